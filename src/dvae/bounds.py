@@ -1,0 +1,173 @@
+"""Bounds on log p(x) and, with few codes, log p(x) itself; all in nats per image."""
+
+import itertools
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dvae.distributions import sample_categorical
+from dvae.randomness import ImageStreams
+
+__all__ = [
+    "MAX_ENUMERATION",
+    "LatentModel",
+    "all_codes",
+    "exact_log_likelihood",
+    "importance_weighted_bound",
+    "log_importance_weights",
+    "sampled_bound",
+]
+
+MAX_ENUMERATION = 16_384
+"""The largest number of codes, K^N, that is enumerated."""
+
+
+class LatentModel(Protocol):
+    """What the bounds need of a model with categorical latents."""
+
+    @property
+    def prior(self) -> "PriorLike":
+        """p(z)."""
+
+    @property
+    def num_latents(self) -> int:
+        """N."""
+
+    @property
+    def num_categories(self) -> int:
+        """K."""
+
+    def encode(self, images: Tensor, /) -> Tensor:
+        """Images (B, ...) → logits (B, N, K)."""
+
+    def decode_codes(self, codes: Tensor, /) -> Tensor:
+        """Codes (..., N) → pixel logits (..., *image_shape)."""
+
+    def log_likelihood(self, images: Tensor, pixel_logits: Tensor, /) -> Tensor:
+        """log p(x|z): (B, ...) and (..., B, *image_shape) → (..., B)."""
+
+
+class PriorLike(Protocol):
+    """What the bounds need of a prior."""
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """log p(z): (..., N) → (...)."""
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """log (1/m) Σ_s w_s, a lower bound on log p(x) that tightens with m.
+
+    Args:
+        log_weights: log w_s = log p(x, z_s) − log q(z_s|x) with z_s drawn from q, (m, B).
+
+    Returns:
+        The bound, (B,). With m = 1 it is a draw of the ELBO.
+
+    References:
+        Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519.
+    """
+    return log_weights.logsumexp(0) - math.log(log_weights.shape[0])
+
+
+def log_importance_weights(
+    model: LatentModel, images: Tensor, logits: Tensor, codes: Tensor
+) -> Tensor:
+    """log p(x|z) + log p(z) − log q(z|x).
+
+    Args:
+        model: The model.
+        images: (B, *image_shape).
+        logits: Those of q(z|x), (B, N, K).
+        codes: (S, B, N).
+
+    Returns:
+        (S, B), in nats.
+    """
+    log_q = logits.log_softmax(-1).expand(*codes.shape, -1)
+    log_q = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
+    log_likelihood = model.log_likelihood(images, model.decode_codes(codes))
+    return log_likelihood + model.prior.log_prob(codes) - log_q
+
+
+def sampled_bound(
+    model: LatentModel,
+    images: Tensor,
+    logits: Tensor,
+    streams: ImageStreams,
+    num_samples: int,
+    max_decodes: int = 8192,
+) -> Tensor:
+    """The importance-weighted bound with one-hot codes, in bounded memory.
+
+    Args:
+        model: The model.
+        images: (B, *image_shape).
+        logits: Those of q(z|x), (B, N, K).
+        streams: Randomness of the B images.
+        num_samples: m, at least 1.
+        max_decodes: The most codes that are decoded at once; it changes the memory, not the value.
+
+    Returns:
+        The bound in nats, (B,).
+    """
+    chunk = max(1, max_decodes // len(images))
+    bound = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
+    for start in range(0, num_samples, chunk):
+        uniform = streams.uniform(min(chunk, num_samples - start), model.num_latents)
+        codes = sample_categorical(logits, uniform)
+        log_weights = log_importance_weights(model, images, logits, codes)
+        bound = torch.logaddexp(bound, log_weights.double().logsumexp(0))
+    return bound - math.log(num_samples)
+
+
+def all_codes(
+    num_latents: int, num_categories: int, device: torch.device | str | None = None
+) -> Tensor:
+    """Every code in lexicographic order, (K^N, N).
+
+    Raises:
+        ValueError: If there are more than `MAX_ENUMERATION`.
+
+    Example:
+        >>> all_codes(2, 2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    count = num_categories**num_latents
+    if count > MAX_ENUMERATION:
+        raise ValueError(
+            f"enumeration: expected at most {MAX_ENUMERATION:,} codes, found "
+            f"{num_categories}^{num_latents}"
+        )
+    codes = itertools.product(range(num_categories), repeat=num_latents)
+    return torch.tensor(list(codes), device=device)
+
+
+def exact_log_likelihood(model: LatentModel, images: Tensor, max_decodes: int = 8192) -> Tensor:
+    """log p(x) = log Σ_z p(z) p(x|z), by enumeration of all K^N codes.
+
+    The decoder runs once over the codes, and all images share it: with pixel logits l(z),
+    log p(x|z) = ⟨x, l(z)⟩ − Σ softplus(l(z)), a matrix product.
+
+    Args:
+        model: A model with Bernoulli pixels and at most `MAX_ENUMERATION` codes.
+        images: (B, *image_shape).
+        max_decodes: The most codes that are decoded at once; it changes the memory, not the value.
+
+    Returns:
+        log p(x) in nats, (B,), float64.
+
+    Raises:
+        ValueError: If there are too many codes.
+    """
+    total = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
+    codes = all_codes(model.num_latents, model.num_categories, images.device)
+    for chunk in codes.split(max_decodes):
+        pixel_logits = model.decode_codes(chunk).flatten(1)
+        log_likelihood = images.flatten(1) @ pixel_logits.T - torch.nn.functional.softplus(
+            pixel_logits
+        ).sum(-1)
+        log_joint = (log_likelihood + model.prior.log_prob(chunk)).double()
+        total = torch.logaddexp(total, log_joint.logsumexp(-1))
+    return total

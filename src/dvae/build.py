@@ -1,0 +1,87 @@
+"""Configurations → objects, by exact lists of names: no name is ever looked up elsewhere."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from dvae import schedules
+from dvae.config import (
+    Adam,
+    ConstantTemperature,
+    Conv,
+    ExponentialTemperature,
+    TrainConfig,
+)
+from dvae.config import Data as DataConfig
+from dvae.data.module import ImageDataModule
+from dvae.data.sources import IMAGE_SHAPE
+from dvae.layers import GumbelSoftmax
+from dvae.models import VAE
+from dvae.modules.vae import VAEModule
+from dvae.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from dvae.optimizers import configure
+from dvae.priors import PRIORS
+
+__all__ = ["build_beta", "build_data", "build_module", "build_temperature", "build_vae"]
+
+
+def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
+    """The data module of a configuration."""
+    return ImageDataModule(root=data_dir, seed=seed, **config.model_dump())
+
+
+def build_vae(config: TrainConfig, pixel_mean: Tensor | None = None) -> VAE:
+    """The model of a configuration.
+
+    Args:
+        config: The configuration.
+        pixel_mean: Mean training image; may be left out where a checkpoint is loaded after.
+    """
+    encoder_of: type[nn.Module] = ConvEncoder if isinstance(config.model, Conv) else MLPEncoder
+    decoder_of: type[nn.Module] = ConvDecoder if isinstance(config.model, Conv) else MLPDecoder
+    sizes = config.model.model_dump(exclude={"name"})
+    return VAE(
+        encoder_of(IMAGE_SHAPE, **sizes),
+        decoder_of(IMAGE_SHAPE, **sizes),
+        GumbelSoftmax(config.temperature.initial, config.estimator.name),
+        PRIORS[config.prior.name](config.model.num_latents, config.model.num_categories),
+        torch.full(IMAGE_SHAPE, 0.5) if pixel_mean is None else pixel_mean,
+    )
+
+
+def build_temperature(config: TrainConfig, total_steps: int) -> schedules.Schedule:
+    """The temperature schedule of a run of so many steps."""
+    match config.temperature:
+        case ConstantTemperature() as t:
+            return schedules.Constant(t.initial)
+        case ExponentialTemperature(rate=float() | int() as rate) as t:
+            return schedules.Exponential(t.initial, t.minimum, t.update_every, rate)
+        case ExponentialTemperature() as t:
+            steps = schedules.resolve_steps(t.steps or 0, total_steps)
+            return schedules.Exponential.over(t.initial, t.minimum, steps, t.update_every)
+        case t:
+            ramp = schedules.Linear if t.name == "linear" else schedules.Cosine
+            steps = schedules.resolve_steps(t.steps, total_steps)
+            return ramp(t.initial, t.minimum, t.update_every, steps)
+
+
+def build_beta(config: TrainConfig, total_steps: int) -> schedules.Schedule:
+    """The weight on the rate at each step of a run of so many steps."""
+    steps = schedules.resolve_steps(config.objective.warmup, total_steps)
+    return schedules.Warmup(config.objective.beta, steps)
+
+
+def build_module(config: TrainConfig, vae: VAE, total_steps: int) -> VAEModule:
+    """The LightningModule of a run of so many steps."""
+    options = config.optimizer.model_dump()
+    if isinstance(config.optimizer, Adam):
+        options["betas"] = (options.pop("beta1"), options.pop("beta2"))
+    return VAEModule(
+        vae,
+        temperature=build_temperature(config, total_steps),
+        beta=build_beta(config, total_steps),
+        optimizers=partial(configure, **options),
+        config=config.model_dump(),
+        test_samples=config.test_samples,
+    )

@@ -1,0 +1,43 @@
+"""What goes to TensorBoard besides scalars."""
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from dvae.data.binarize import to_unit
+from dvae.data.module import ImageDataModule
+from dvae.modules.vae import VAEModule
+from dvae.randomness import keyed_generator
+from dvae.visualize import reconstructions, samples, usage_heatmap
+
+__all__ = ["Pictures"]
+
+
+class Pictures(pl.Callback):
+    """Reconstructions, samples and code usage at each validation.
+
+    Images and noise are the same each time, so that only the model changes from picture to
+    picture.
+
+    Args:
+        num_images: Reconstructed images, and samples from the prior.
+        seed: Seed of the noise.
+    """
+
+    def __init__(self, num_images: int = 64, seed: int = 0) -> None:
+        self.num_images = num_images
+        self.seed = seed
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the pictures of this validation."""
+        logger = trainer.logger
+        if not isinstance(logger, TensorBoardLogger) or not isinstance(pl_module, VAEModule):
+            return
+        vae, step = pl_module.vae, trainer.global_step
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        images = to_unit(data.images("val")[: self.num_images].to(pl_module.device))
+        generator = keyed_generator(self.seed, device=pl_module.device)
+        board = logger.experiment
+        board.add_image("val/reconstructions", reconstructions(vae, images, generator)[0], step)
+        board.add_image("val/samples", samples(vae, self.num_images, generator)[0], step)
+        board.add_image("val/code_usage", usage_heatmap(pl_module.usage.usage()), step)
+        board.add_scalar("val/temperature", vae.layer.temperature.item(), step)

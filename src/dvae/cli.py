@@ -1,0 +1,99 @@
+"""Command lines: Hydra composes, a schema checks, and mistakes end in one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dvae.config import AnySchema, nearest, parse
+from dvae.errors import UserError
+
+__all__ = ["CONFIGS", "ROOT", "compose", "run"]
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's folder."""
+CONFIGS = ROOT / "configs"
+"""The folder of the configurations."""
+
+EXIT_CODE = 2
+
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+
+
+def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) -> None:
+    """Runs a task with the configuration of the command line.
+
+    Args:
+        name: Name of the configuration in `CONFIGS`.
+        schema: What it is checked against.
+        task: Called with the checked configuration; for a multirun once a job.
+    """
+    # Hydra would print tracebacks and leave with code 1.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
+    def job(config: DictConfig) -> Any:
+        return task(parse(schema, OmegaConf.to_container(config, resolve=True)))
+
+    try:
+        job()
+    except UserError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_explain(error, name))
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+
+
+def compose(name: str, overrides: list[str]) -> Any:
+    """Composes a configuration from overrides, as plain values; for notebooks and tests."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose(name, overrides=overrides)
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    raise SystemExit(EXIT_CODE)
+
+
+def _explain(error: Exception, name: str) -> str:
+    """What to mend, in place of Hydra's advice to append a mistyped key with +."""
+    text = str(error)
+    if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
+        group, option = match.groups()
+        options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        return (
+            f"{group}: expected one of {', '.join(options)}, found {option!r}"
+            f"{nearest(option, options)}"
+        )
+    if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
+        key = match.group(1).split("@")[0]
+        return f"{key}: no such key{nearest(key, _keys(name))}"
+    if match := re.search(r"Key '([^']+)' is not in struct", text):
+        return f"{match.group(1)}: no such key"
+    return text
+
+
+def _keys(name: str) -> list[str]:
+    """All keys and groups of a configuration with its defaults, dotted."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose(name)
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [prefix]
+        below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
+        return below + ([prefix] if prefix else [])
+
+    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+    return sorted({*walk(OmegaConf.to_container(config), ""), *groups})

@@ -1,0 +1,300 @@
+"""Schemas of the configurations: every key, its type and its range, in plain values.
+
+A schema checks what Hydra composed and what a checkpoint carries alike. Nothing here imports
+torch, so that mistakes are answered at once.
+"""
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dvae.errors import UserError
+
+__all__ = ["EvaluateConfig", "SampleConfig", "TrainConfig", "nearest", "parse"]
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Steps = Annotated[int, Field(ge=0)] | Fraction
+"""A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Schema(BaseModel):
+    """Plain values of exact types; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Schema):
+    """See `dvae.data.module.ImageDataModule`."""
+
+    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"]
+    binarization: Literal["dynamic", "fixed", "none"]
+    validation: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    eval_batch_size: Count
+
+
+class _Model(Schema):
+    num_latents: Count
+    num_categories: Annotated[int, Field(ge=2)]
+    activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
+    normalization: Literal["none", "batch", "layer"]
+
+
+class MLP(_Model):
+    """See `dvae.networks.MLPEncoder`."""
+
+    name: Literal["mlp"]
+    hidden: list[Count]
+
+
+class Conv(_Model):
+    """See `dvae.networks.ConvEncoder`."""
+
+    name: Literal["conv"]
+    hidden: Count
+
+
+class Prior(Schema):
+    """See `dvae.priors`."""
+
+    name: Literal["uniform", "learned"]
+
+
+class Estimator(Schema):
+    """See `dvae.estimators`."""
+
+    name: Literal["gumbel_softmax", "st_gumbel_softmax"]
+
+
+class _Temperature(Schema):
+    initial: Positive
+
+
+class ConstantTemperature(_Temperature):
+    """The initial temperature throughout."""
+
+    name: Literal["constant"]
+
+
+class _AnnealedTemperature(_Temperature):
+    minimum: Positive
+    update_every: Count
+
+
+class ExponentialTemperature(_AnnealedTemperature):
+    """See `dvae.schedules.Exponential`: decay by a rate per step, or over a number of steps."""
+
+    name: Literal["exponential"]
+    rate: NonNegative | None
+    steps: Steps | None
+
+
+class RampTemperature(_AnnealedTemperature):
+    """See `dvae.schedules.Linear` and `dvae.schedules.Cosine`."""
+
+    name: Literal["linear", "cosine"]
+    steps: Steps
+
+
+class Objective(Schema):
+    """Weight on the rate in the training loss, reached linearly over `warmup`."""
+
+    name: Literal["elbo"]
+    beta: NonNegative
+    warmup: Steps
+
+
+class _Optimizer(Schema):
+    lr: Positive
+    weight_decay: NonNegative
+    schedule: Literal["cosine", "constant"]
+    warmup: Steps
+
+
+class Adam(_Optimizer):
+    """See `torch.optim`."""
+
+    name: Literal["adam", "adamw", "radam"]
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+
+
+class SGD(_Optimizer):
+    """See `torch.optim.SGD`."""
+
+    name: Literal["sgd"]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Trainer(Schema):
+    """See `pytorch_lightning.Trainer`."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count | Literal["auto"]
+    max_epochs: Count
+    max_steps: Count | None
+    gradient_clip: NonNegative
+    log_every: Count
+    validate_every: Count
+    limit_train_batches: Count | Fraction
+    limit_eval_batches: Count | Fraction
+    progress_bar: bool
+
+
+class Callbacks(Schema):
+    """What is watched while a model trains: see `dvae.callbacks`."""
+
+    pictures: bool
+    learning_rate: bool
+    early_stopping: Count | None
+
+
+class Paths(Schema):
+    """Where data lie and where a run writes."""
+
+    data_dir: str
+    output_dir: str
+
+
+class TrainConfig(Schema):
+    """Everything that a run is made of."""
+
+    data: Data
+    model: Annotated[MLP | Conv, Field(discriminator="name")]
+    prior: Prior
+    estimator: Estimator
+    temperature: Annotated[
+        ConstantTemperature | ExponentialTemperature | RampTemperature,
+        Field(discriminator="name"),
+    ]
+    objective: Objective
+    optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
+    trainer: Trainer
+    callbacks: Callbacks
+    paths: Paths
+    seed: Seed
+    precision: Literal[16, 32, 64, "bf16"]
+    compile: bool
+    resume: str | None
+    test_samples: Annotated[int, Field(ge=0)]
+
+
+class DataOverride(Schema):
+    """Data keys that take the place of a checkpoint's own where they are not null."""
+
+    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"] | None
+    binarization: Literal["dynamic", "fixed", "none"] | None
+    validation: Annotated[int, Field(ge=0)] | None
+
+
+class _FromCheckpoint(Schema):
+    checkpoint: str
+    data: DataOverride
+    data_dir: str
+    device: Literal["auto", "cpu", "cuda"]
+    temperature: Positive | None
+    seed: Seed
+
+
+class EvaluateConfig(_FromCheckpoint):
+    """See `dvae.evaluate.evaluate`."""
+
+    split: Literal["train", "val", "test"]
+    num_samples: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    output: str | None
+    progress_bar: bool
+
+
+class SampleConfig(_FromCheckpoint):
+    """See `dvae.sample.sample`."""
+
+    what: Literal["prior", "reconstructions", "traversal", "interpolation"]
+    num_images: Count
+    num_steps: Annotated[int, Field(ge=2)]
+    split: Literal["train", "val", "test"]
+    output_dir: str | None
+
+
+AnySchema = TypeVar("AnySchema", bound=Schema)
+
+
+def parse(schema: type[AnySchema], values: Any) -> AnySchema:
+    """Checks plain values against a schema.
+
+    Raises:
+        UserError: One line that names each wrong key, what was expected and what was found.
+    """
+    try:
+        config = schema.model_validate(values)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(item, values) for item in error.errors())
+        raise UserError("; ".join(lines)) from error
+    if isinstance(config, TrainConfig):
+        _check_combinations(config)
+    return config
+
+
+def _check_combinations(config: TrainConfig) -> None:
+    temperature = config.temperature
+    if isinstance(temperature, _AnnealedTemperature) and temperature.minimum > temperature.initial:
+        raise UserError(
+            f"temperature.minimum: expected at most temperature.initial={temperature.initial}, "
+            f"found {temperature.minimum}"
+        )
+    if isinstance(temperature, ExponentialTemperature) and (
+        (temperature.rate is None) == (temperature.steps is None)
+    ):
+        raise UserError(
+            "temperature.rate, temperature.steps: expected one of them and null for the other, "
+            f"found {temperature.rate} and {temperature.steps}"
+        )
+
+
+def _explain(item: Any, values: Any) -> str:
+    """One clause for one of pydantic's errors."""
+    # The location also holds the names of union members, which are no keys of the input.
+    path: list[str] = []
+    node = values
+    for part in item["loc"]:
+        known = isinstance(part, int) if isinstance(node, list) else part in (node or ())
+        if known:
+            node = node[part]
+        elif item["type"] != "missing" or part != item["loc"][-1]:
+            continue
+        path.append(str(part))
+    key = ".".join(path)
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "extra_forbidden":
+            siblings = _siblings(path[:-1], values)
+            return f"{key}: no such key{nearest(path[-1], siblings)}"
+        case "missing":
+            return f"{key}: expected a value, found none"
+        case "literal_error" | "union_tag_invalid":
+            expected = str(context.get("expected") or context.get("expected_tags"))
+            if item["type"] == "union_tag_invalid":
+                key, node = f"{key}.name", item["input"].get("name")
+            options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
+            return f"{key}: expected one of {expected}, found {node!r}{nearest(str(node), options)}"
+    expected = item["msg"].removeprefix("Input should be ")
+    return f"{key}: expected {expected}, found {item['input']!r}"
+
+
+def _siblings(path: list[str], values: Any) -> list[str]:
+    """The keys that stand beside a wrong one."""
+    node = values
+    for part in path:
+        node = node[part]
+    return sorted(node)
+
+
+def nearest(word: str, options: list[str]) -> str:
+    """'; did you mean …?' for the closest option, or nothing where none is close."""
+    close = [option for option in get_close_matches(word, options, n=2) if option != word]
+    return f"; did you mean {close[0]}?" if close else ""

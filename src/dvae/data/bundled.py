@@ -1,0 +1,69 @@
+"""MNIST as it ships with the package."""
+
+import gzip
+import hashlib
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from dvae.errors import UserError
+
+__all__ = ["MNIST_MD5", "unpack_mnist"]
+
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""Checksums of the unpacked files."""
+
+
+def unpack_mnist(root: Path) -> None:
+    """Unpacks MNIST into `root/MNIST/raw`, torchvision's layout, unless it lies there already.
+
+    Each file is written beside its place and renamed, so that it is whole or absent.
+
+    Raises:
+        UserError: If a file that lies there has other contents, or the folder cannot be written.
+    """
+    folder = root / "MNIST" / "raw"
+    for name, expected in MNIST_MD5.items():
+        target = folder / name
+        try:
+            if target.exists():
+                _check_md5(target.read_bytes(), expected, target)
+                continue
+            content = gzip.decompress(files("dvae").joinpath(f"data/mnist/{name}.gz").read_bytes())
+            _check_md5(content, expected, target)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_atomically(target, content)
+        except OSError as error:
+            raise UserError(
+                f"paths.data_dir: expected a folder to unpack MNIST into, found {folder}: "
+                f"{error.strerror or error}"
+            ) from error
+
+
+def _check_md5(content: bytes, expected: str, path: Path) -> None:
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise UserError(
+            f"{path}: expected MNIST with md5 {expected}, found {found}; "
+            "remove the file to have it unpacked again"
+        )
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,113 @@
+"""Batches by index selection from one tensor in memory."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvae.data.binarize import binarize, to_unit
+from dvae.randomness import keyed_generator, keyed_seed
+
+__all__ = ["Batch", "BatchOrder", "ImageLoader"]
+
+
+class Batch(NamedTuple):
+    """Images and their places in the split.
+
+    Attributes:
+        images: float32 in [0, 1], (B, 1, 28, 28), on the device of the data.
+        index: int64, (B,), on the same device.
+    """
+
+    images: Tensor
+    index: Tensor
+
+
+class BatchOrder:
+    """The order of batches: a pure function of seed, epoch and process.
+
+    Each process gets every `world_size`-th entry of one permutation, so that no image is seen
+    twice in an epoch. When shuffled, all processes get the same number of images; up to
+    `world_size` − 1 are left out of an epoch.
+
+    Args:
+        num_images: Images in the split.
+        batch_size: Images in a batch of one process.
+        seed: Seed of the permutations.
+        shuffle: In the order of the file otherwise.
+        drop_last: Leaves out a last batch that is smaller than the others.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self._num_images = num_images
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._drop_last = drop_last
+        self._rank = rank
+        self._world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the permutation; Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def _own(self, order: Tensor) -> Tensor:
+        even = len(order) // self._world_size * self._world_size
+        return order[self._rank : even if self._shuffle else None : self._world_size]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._shuffle:
+            generator = keyed_generator(self.seed, self.epoch)
+            order = torch.randperm(self._num_images, generator=generator)
+        else:
+            order = torch.arange(self._num_images)
+        yield from self._own(order).split(self._batch_size)[: len(self)]
+
+    def __len__(self) -> int:
+        own = len(self._own(torch.empty(self._num_images)))
+        return own // self._batch_size if self._drop_last else -(-own // self._batch_size)
+
+
+class ImageLoader:
+    """Iterates over batches of a split that lies in memory, on the device where it lies.
+
+    Args:
+        images: The split, uint8, (M, 1, 28, 28).
+        sampler: The order of batches.
+        dynamic: Draws binary images anew for each batch, keyed by seed, epoch and batch; images
+            are only converted otherwise.
+    """
+
+    def __init__(self, images: Tensor, sampler: BatchOrder, *, dynamic: bool = False) -> None:
+        # Lightning calls `sampler.set_epoch` before each epoch, and asks for both.
+        self.sampler = sampler
+        self.batch_sampler = None
+        self._images = images
+        self._dynamic = dynamic
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator(self._images.device)
+        for number, index in enumerate(self.sampler):
+            index = index.to(self._images.device, non_blocking=True)
+            images = self._images[index]
+            if self._dynamic:
+                generator.manual_seed(keyed_seed(self.sampler.seed, self.sampler.epoch, number))
+                images = binarize(images, generator)
+            yield Batch(to_unit(images), index)
+
+    def __len__(self) -> int:
+        return len(self.sampler)

@@ -1,0 +1,186 @@
+"""The data of a run for Lightning: three splits in memory."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from dvae.data.binarize import BINARIZATIONS, binarize, to_unit
+from dvae.data.loader import BatchOrder, ImageLoader
+from dvae.data.sources import SOURCES, load_images, read_published_binarization
+from dvae.errors import UserError
+from dvae.randomness import keyed_generator
+
+__all__ = ["SPLITS", "ImageDataModule"]
+
+SPLITS = ("train", "val", "test")
+"""Training images, the held-out end of the training file, and the test file."""
+
+# Keys of the binarizations that are drawn once: the same in every run, whatever its seed.
+_FIXED_SEED = 28
+_PUBLISHED = {"train": "train", "val": "valid", "test": "test"}
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Splits a data set, binarizes it and serves batches from memory.
+
+    The validation and test images are binarized once, from a fixed seed: they are the same in
+    every process and run. Training images are too with `fixed`, and drawn anew for every batch
+    with `dynamic`. With `none`, grey pixels are soft targets.
+
+    Args:
+        name: A name out of `dvae.data.sources.SOURCES`.
+        root: The data folder.
+        binarization: "dynamic", "fixed" or "none".
+        validation: Images at the end of the training file that are held out; 0 trains on all, and
+            validates on the test images.
+        batch_size: Images in a training batch, over all processes together.
+        eval_batch_size: Images in a batch of validation and test; no metric depends on it.
+        seed: Seed of the order of batches and of dynamic binarization.
+
+    Raises:
+        UserError: If a value is out of range or the data cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str = "mnist",
+        root: str | Path = "outputs/data",
+        *,
+        binarization: str = "dynamic",
+        validation: int = 10_000,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if name not in SOURCES:
+            raise UserError(f"data.name: expected one of {', '.join(SOURCES)}, found {name!r}")
+        if binarization not in BINARIZATIONS:
+            raise UserError(
+                f"data.binarization: expected one of {', '.join(BINARIZATIONS)}, "
+                f"found {binarization!r}"
+            )
+        self.name = name
+        self.root = Path(root)
+        self.binarization = binarization
+        self.validation = validation
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self._splits: dict[str, Tensor] = {}
+
+    def prepare_data(self) -> None:
+        """Unpacks or downloads, in one process only."""
+        load_images(self.name, self.root, train=True)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the splits, and brings them to the training device where they fit."""
+        if not self._splits:
+            self._splits = self._load_splits()
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if _fits(sum(images.numel() for images in self._splits.values()), device):
+            self._splits = {split: images.to(device) for split, images in self._splits.items()}
+
+    def images(self, split: str) -> Tensor:
+        """The uint8 images of a split, (M, 1, 28, 28); fixed binarization applied."""
+        if not self._splits:
+            self.setup()
+        return self._splits[split]
+
+    def pixel_mean(self) -> Tensor:
+        """Mean training image in [0, 1], (1, 28, 28), on the CPU."""
+        return to_unit(self.images("train")).mean(0).cpu()
+
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch.
+
+        Raises:
+            UserError: If there is not one whole batch.
+        """
+        steps = len(self.train_dataloader())
+        if not steps:
+            raise UserError(
+                f"data.batch_size: expected at most the {len(self.images('train'))} training "
+                f"images, found {self.batch_size}"
+            )
+        return steps
+
+    def train_dataloader(self) -> ImageLoader:
+        """Shuffled batches of one size."""
+        rank, world_size = self._process()
+        sampler = BatchOrder(
+            len(self.images("train")),
+            max(1, self.batch_size // world_size),
+            seed=self.seed,
+            shuffle=True,
+            drop_last=True,
+            rank=rank,
+            world_size=world_size,
+        )
+        dynamic = self.binarization == "dynamic"
+        return ImageLoader(self.images("train"), sampler, dynamic=dynamic)
+
+    def eval_dataloader(self, split: str) -> ImageLoader:
+        """Batches of a split in the order of the file; training images binarized once as well."""
+        rank, world_size = self._process()
+        images = self.images(split)
+        if split == "train" and self.binarization == "dynamic":
+            images = self._binarize_once(images, split)
+        sampler = BatchOrder(len(images), self.eval_batch_size, rank=rank, world_size=world_size)
+        return ImageLoader(images, sampler)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Batches of the validation images."""
+        return self.eval_dataloader("val")
+
+    def test_dataloader(self) -> ImageLoader:
+        """Batches of the test images."""
+        return self.eval_dataloader("test")
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _binarize_once(self, images: Tensor, split: str) -> Tensor:
+        generator = keyed_generator(_FIXED_SEED, SPLITS.index(split))
+        return binarize(images.cpu(), generator).to(images.device)
+
+    def _load_splits(self) -> dict[str, Tensor]:
+        training = load_images(self.name, self.root, train=True)
+        test = load_images(self.name, self.root, train=False)
+        if self.validation >= len(training):
+            raise UserError(
+                f"data.validation: expected fewer than the {len(training)} training images, "
+                f"found {self.validation}"
+            )
+        held_out = len(training) - self.validation
+        val = training[held_out:] if self.validation else test
+        splits = {"train": training[:held_out], "val": val, "test": test}
+        if self.binarization == "none":
+            return splits
+        if self.binarization == "dynamic":
+            once = {split: self._binarize_once(splits[split], split) for split in ("val", "test")}
+            return splits | once
+        return {split: self._fixed(images, split) for split, images in splits.items()}
+
+    def _fixed(self, images: Tensor, split: str) -> Tensor:
+        published = None
+        if self.name == "mnist":
+            published = read_published_binarization(self.root, _PUBLISHED[split])
+        if published is None:
+            return self._binarize_once(images, split)
+        if len(published) != len(images):
+            raise UserError(
+                f"binarized_mnist_{_PUBLISHED[split]}.amat: expected {len(images)} images for "
+                f"data.validation={self.validation}, found {len(published)}"
+            )
+        return published
+
+
+def _fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether the data take at most half of the memory that is free on a device."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes <= free // 2

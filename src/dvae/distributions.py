@@ -1,0 +1,149 @@
+"""Gumbel noise, categorical and Concrete distributions: pure functions of tensors."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = [
+    "categorical_entropy",
+    "categorical_kl",
+    "concrete_log_prob",
+    "concrete_sample",
+    "gumbel_from_uniform",
+    "gumbel_noise",
+    "one_hot",
+    "sample_categorical",
+    "working_dtype",
+]
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which noise and softmaxes are computed: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def gumbel_noise(
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Draws standard Gumbel noise, g = −log(−log u) with u uniform on (0, 1).
+
+    The uniform numbers are drawn in at least single precision and kept off both ends of their
+    interval, so that the noise is finite whatever the random number generator returns.
+
+    Args:
+        shape: Shape of the result.
+        dtype: Dtype of the result.
+        device: Device of the result.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        Noise of the given shape, finite in every entry.
+
+    Example:
+        >>> gumbel_noise((2, 3)).shape
+        torch.Size([2, 3])
+    """
+    draw = working_dtype(dtype)
+    return gumbel_from_uniform(
+        torch.rand(tuple(shape), dtype=draw, device=device, generator=generator)
+    ).to(dtype)
+
+
+def gumbel_from_uniform(u: Tensor) -> Tensor:
+    """Turns uniform numbers into standard Gumbel noise, in place: see `gumbel_noise`."""
+    info = torch.finfo(u.dtype)
+    return u.clamp_(info.tiny, 1 - info.eps / 2).log_().neg_().log_().neg_()
+
+
+def one_hot(codes: Tensor, num_categories: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Turns integer codes (...) into one-hot vectors (..., K) of exact zeros and ones."""
+    z = torch.zeros(*codes.shape, num_categories, dtype=dtype, device=codes.device)
+    return z.scatter_(-1, codes.unsqueeze(-1), 1)
+
+
+def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draws codes from softmax(logits) by inversion of the distribution function.
+
+    One uniform number a code instead of the K of the Gumbel-max trick, for evaluation, where
+    many codes are drawn and none is differentiated.
+
+    Args:
+        logits: Unnormalised log-probabilities, (..., K).
+        uniform: Uniform numbers in [0, 1), of a shape that broadcasts against (...).
+
+    Returns:
+        Codes in 0 … K − 1, int64, of the shape to which the two broadcast.
+    """
+    cumulative = logits.to(working_dtype(logits.dtype)).softmax(-1).cumsum(-1)
+    # The sum of all but the last category: rounding in the total can then never yield a code K,
+    # nor one of probability zero at the end.
+    return (uniform.unsqueeze(-1) >= cumulative[..., :-1] / cumulative[..., -1:]).sum(-1)
+
+
+def categorical_entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats: (..., K) → (...), in [0, ln K]."""
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def categorical_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
+    """KL(softmax(logits) ‖ softmax(prior_logits)) = Σ_k q_k (log q_k − log p_k).
+
+    Args:
+        logits: Unnormalised log-probabilities of q, (..., K).
+        prior_logits: Those of p, of a shape that broadcasts against it.
+
+    Returns:
+        The divergence in nats, (...): at least 0, and at most ln K for a uniform p. Value and
+        gradient are finite for all finite logits.
+    """
+    log_q = logits.log_softmax(-1)
+    return (log_q.exp() * (log_q - prior_logits.log_softmax(-1))).sum(-1)
+
+
+def concrete_sample(logits: Tensor, temperature: float | Tensor, noise: Tensor) -> Tensor:
+    """Draws from the Concrete distribution: log z = log softmax((logits + noise) / τ).
+
+    Args:
+        logits: Unnormalised log-probabilities, (..., K).
+        temperature: τ > 0.
+        noise: Standard Gumbel noise of a shape that broadcasts against the logits.
+
+    Returns:
+        log z, (..., K): the logarithm keeps what z itself loses to underflow at low temperatures.
+
+    References:
+        Maddison, Mnih, Teh 2017, arXiv 1611.00712; Jang, Gu, Poole 2017, arXiv 1611.01144.
+    """
+    return ((logits + noise) / temperature).log_softmax(-1)
+
+
+def concrete_log_prob(log_z: Tensor, logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Log-density of y = log z for a Concrete z (the ExpConcrete distribution).
+
+    log p(y) = ln Γ(K) + (K − 1) ln τ + Σ_k (α_k − τ y_k) − K ln Σ_k exp(α_k − τ y_k)
+
+    Differences of two such densities at one y equal those of the Concrete densities at z: the
+    Jacobian of the exponential cancels.
+
+    Args:
+        log_z: y, (..., K), with Σ_k exp y_k = 1.
+        logits: α, unnormalised log-probabilities, (..., K).
+        temperature: τ > 0.
+
+    Returns:
+        The log-density in nats, (...), with respect to Lebesgue measure on y_1 … y_{K−1}.
+
+    References:
+        Maddison, Mnih, Teh 2017, appendix C.3.
+    """
+    k = logits.shape[-1]
+    score = logits - temperature * log_z
+    log_temperature = torch.as_tensor(temperature, dtype=score.dtype, device=score.device).log()
+    return math.lgamma(k) + (k - 1) * log_temperature + score.sum(-1) - k * score.logsumexp(-1)

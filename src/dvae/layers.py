@@ -1,0 +1,89 @@
+"""The layer that every model uses: logits → codes."""
+
+import torch
+from torch import Generator, Tensor, nn
+
+from dvae.distributions import one_hot
+from dvae.estimators import ESTIMATORS, CodeSample, Estimator, check_temperature
+
+__all__ = ["GumbelSoftmax"]
+
+
+class GumbelSoftmax(nn.Module):
+    """Samples categorical codes so that gradients reach the logits.
+
+    In training mode `z` comes from the estimator: y = softmax((logits + g) / τ) by default. In
+    evaluation mode it is always an exact one-hot draw from softmax(logits), so that a network is
+    judged by the discrete codes that it stands for.
+
+    The temperature lives in a buffer: it travels with `state_dict()`, and changing it causes no
+    recompilation.
+
+    Args:
+        temperature: τ, finite and greater than 0. It shapes gradients and relaxed samples, never
+            which hard code is drawn.
+        estimator: A name out of `dvae.estimators.ESTIMATORS`, or an instance.
+
+    Raises:
+        ValueError: If the temperature or the name is not valid.
+
+    References:
+        Jang, Gu, Poole 2017, arXiv 1611.01144; Maddison, Mnih, Teh 2017, arXiv 1611.00712.
+
+    Example:
+        >>> layer = GumbelSoftmax(temperature=0.5)
+        >>> logits = torch.zeros(32, 20, 10, requires_grad=True)
+        >>> layer(logits).shape
+        torch.Size([32, 20, 10])
+        >>> sorted(layer.eval()(logits).unique().tolist())
+        [0.0, 1.0]
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self, temperature: float = 1.0, estimator: str | Estimator = "gumbel_softmax"
+    ) -> None:
+        super().__init__()
+        if isinstance(estimator, str):
+            if estimator not in ESTIMATORS:
+                raise ValueError(
+                    f"estimator: expected one of {', '.join(ESTIMATORS)}, found {estimator!r}"
+                )
+            estimator = ESTIMATORS[estimator]()
+        self.estimator = estimator
+        self.register_buffer("temperature", torch.tensor(check_temperature(temperature)))
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sets τ.
+
+        Raises:
+            ValueError: If it is not finite and greater than 0.
+        """
+        self.temperature.fill_(check_temperature(temperature))
+
+    def sample(
+        self, logits: Tensor, *, noise: Tensor | None = None, generator: Generator | None = None
+    ) -> CodeSample:
+        """Draws codes with the estimator, in training and evaluation mode alike.
+
+        Args:
+            logits: Unnormalised log-probabilities, (..., N, K).
+            noise: Standard Gumbel noise of that shape, for a deterministic draw.
+            generator: Source of the noise where none is given.
+
+        Returns:
+            `z`, `codes` and the logits.
+        """
+        return self.estimator.sample(logits, self.temperature, noise=noise, generator=generator)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Draws z, (..., N, K), from logits of that shape: see the class."""
+        sample = self.sample(logits)
+        if self.training:
+            return sample.z
+        return one_hot(sample.codes, logits.shape[-1], logits.dtype)
+
+    def extra_repr(self) -> str:
+        """The temperature, for `print(layer)`."""
+        return f"temperature={self.temperature.item():g}"

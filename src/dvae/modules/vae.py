@@ -1,0 +1,159 @@
+"""Training and evaluation of a VAE with Lightning."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from dvae.bounds import MAX_ENUMERATION, exact_log_likelihood, sampled_bound
+from dvae.data.loader import Batch
+from dvae.distributions import concrete_sample, gumbel_from_uniform
+from dvae.metrics import CodeUsage, MutualInformation
+from dvae.models import VAE
+from dvae.randomness import ImageStreams
+from dvae.schedules import Constant, Schedule
+
+__all__ = ["VAEModule"]
+
+
+class VAEModule(pl.LightningModule):
+    """Minimises distortion + β · rate; reports bounds of the discrete model.
+
+    Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
+    q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
+    bound), and in the test `nll_iw{m}` and, where the codes can be enumerated, `nll_exact`.
+    All draws of an image depend on its index alone, so that every evaluation repeats.
+
+    Args:
+        vae: The model.
+        temperature: τ at each global step.
+        beta: β at each global step.
+        optimizers: From the module and the number of steps of the run to what Lightning's
+            `configure_optimizers` returns.
+        config: Plain values from which the whole can be built again; kept in checkpoints.
+        test_samples: m, samples of the importance-weighted bound in the test; 0 leaves it out.
+        eval_seed: Seed of the draws in evaluation.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        *,
+        temperature: Schedule | None = None,
+        beta: Schedule | None = None,
+        optimizers: Callable[[VAE, int], OptimizerLRScheduler] | None = None,
+        config: Mapping[str, Any] | None = None,
+        test_samples: int = 0,
+        eval_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.vae = vae
+        self.temperature = temperature
+        self.beta = beta or Constant(1.0)
+        self.config = dict(config or {})
+        self.test_samples = test_samples
+        self.eval_seed = eval_seed
+        self.test_split = "test"
+        self.usage = CodeUsage(vae.num_latents, vae.num_categories)
+        self.information = MutualInformation()
+        self._optimizers_of = optimizers
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer and its learning rate schedule."""
+        if self._optimizers_of is None:
+            return None
+        return self._optimizers_of(self.vae, int(self.trainer.estimated_stepping_batches))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the temperature, a pure function of the global step."""
+        if self.temperature is not None:
+            self.vae.layer.set_temperature(self.temperature(self.global_step))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The surrogate of the mean of distortion + β · rate."""
+        output = self.vae(batch.images)
+        beta = self.beta(self.global_step)
+        estimator = self.vae.layer.estimator
+        loss = estimator.surrogate(output.distortion + beta * output.rate, output.sample)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            distortion, rate = output.distortion.detach().mean(), output.rate.detach().mean()
+            elbo = "elbo" if estimator.hard else "relaxed_elbo"
+            temperature = self.vae.layer.temperature
+            self.log_dict({f"train/{elbo}": -(distortion + rate)}, prog_bar=True)
+            self.log_dict({"train/temperature": temperature}, prog_bar=True)
+            self.log_dict(
+                {"train/loss": loss.detach(), "train/distortion": distortion, "train/rate": rate}
+            )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation."""
+        self.usage.reset()
+        self.information.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Bounds of the discrete and the relaxed model."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As in validation, and the likelihood."""
+        logits, codes, streams = self._evaluate(batch, self.test_split)
+        self.information.update(logits, codes)
+        likelihoods = {}
+        if self.test_samples:
+            bound = sampled_bound(self.vae, batch.images, logits, streams, self.test_samples)
+            likelihoods[f"nll_iw{self.test_samples}"] = -bound
+        if self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION:
+            likelihoods["nll_exact"] = -exact_log_likelihood(self.vae, batch.images)
+        self._log_means(likelihoods, self.test_split)
+
+    def on_validation_epoch_end(self) -> None:
+        """Statistics of the codes over the split."""
+        self.log_dict({f"val/{name}": value for name, value in self.usage.compute().items()})
+
+    def on_test_epoch_end(self) -> None:
+        """Statistics of the codes over the split, and the information between images and codes."""
+        statistics = self.usage.compute() | {"mutual_information": self.information.compute()}
+        self.log_dict({f"{self.test_split}/{name}": value for name, value in statistics.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the configuration, as plain values."""
+        checkpoint["config"] = self.config
+
+    def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
+        vae = self.vae
+        logits = vae.encode(batch.images)
+        streams = ImageStreams(batch.index, self.eval_seed)
+        noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
+        codes = (logits + noise).argmax(-1)
+        relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+        rate = vae.rate(logits)
+        distortion = -vae.log_likelihood(batch.images, vae.decode_codes(codes))
+        relaxed_distortion = -vae.log_likelihood(batch.images, vae.decode(relaxed))
+        self.usage.update(logits, codes)
+        self._log_means(
+            {
+                "elbo": -(distortion + rate),
+                "rate": rate,
+                "distortion": distortion,
+                "relaxed_elbo": -(relaxed_distortion + rate),
+            },
+            split,
+        )
+        return logits, codes, streams
+
+    def _log_means(self, values: Mapping[str, Tensor], split: str) -> None:
+        """Logs means over the images of the split: each batch counts by its size."""
+        for name, value in values.items():
+            self.log(
+                f"{split}/{name}",
+                value.double().mean(),
+                on_epoch=True,
+                batch_size=len(value),
+                sync_dist=True,
+                prog_bar=split == "val" and name == "elbo",
+            )

@@ -1,0 +1,35 @@
+"""Metrics as a table on screen and as JSON."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+__all__ = ["metrics_table", "write_json"]
+
+_UNITS = {
+    "usage_perplexity": "categories, mean over latents",
+    "latent_information": "nats, mean over latents",
+    "active_latents": "latents",
+}
+
+
+def metrics_table(title: str, metrics: Mapping[str, float]) -> Table:
+    """A table of metrics with their units."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("unit", style="dim")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.2f}", _UNITS.get(name.rpartition("/")[2], "nats per image"))
+    return table
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON beside its place and renames it, so that the file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,208 @@
+"""Schedules: pure functions of the global step.
+
+A schedule holds no state, so a resumed run continues with the value that it would have had. All
+are frozen dataclasses: `schedule(step) -> float`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Linear",
+    "Schedule",
+    "Warmup",
+    "WarmupCosine",
+    "resolve_steps",
+]
+
+
+def resolve_steps(steps: int | float, total: int) -> int:
+    """Turns a number of steps, given as a count or as a fraction of the run, into a count.
+
+    Args:
+        steps: An int is a count of optimizer steps; a float in [0, 1] is a fraction of `total`.
+        total: Optimizer steps of the whole run.
+
+    Raises:
+        ValueError: If a count is negative or a fraction lies outside of [0, 1].
+
+    Example:
+        >>> resolve_steps(0.5, 1000), resolve_steps(500, 1000)
+        (500, 500)
+    """
+    if isinstance(steps, int):
+        if steps < 0:
+            raise ValueError(f"steps: expected a count >= 0, found {steps}")
+        return steps
+    if not 0 <= steps <= 1:
+        raise ValueError(f"steps: expected a whole number or a fraction in [0, 1], found {steps}")
+    return round(steps * total)
+
+
+class Schedule(ABC):
+    """A function from the global step, 0, 1, 2, …, to a value."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class _Annealed(Schedule):
+    """From `initial` to `minimum`, changing at every `update_every`-th step.
+
+    Attributes:
+        initial: Value at step 0.
+        minimum: Value at the end, at most `initial`.
+        update_every: The step is rounded down to a multiple of this, as the papers do.
+
+    Raises:
+        ValueError: If `minimum` exceeds `initial` or `update_every` is less than 1.
+    """
+
+    initial: float
+    minimum: float
+    update_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.minimum > self.initial:
+            raise ValueError(
+                f"minimum: expected at most the initial value {self.initial}, found {self.minimum}"
+            )
+        if self.update_every < 1:
+            raise ValueError(f"update_every: expected at least 1 step, found {self.update_every}")
+
+    def _held(self, step: int) -> int:
+        return step - step % self.update_every
+
+
+@dataclass(frozen=True)
+class Exponential(_Annealed):
+    """max(minimum, initial · exp(−rate · step)).
+
+    Attributes:
+        rate: Decay per step, at least 0.
+
+    References:
+        Jang, Gu, Poole 2017, arXiv 1611.01144, appendix.
+
+    Example:
+        >>> schedule = Exponential(initial=1.0, minimum=0.5, rate=1e-4, update_every=1000)
+        >>> schedule(0), schedule(999), schedule(10**6)
+        (1.0, 1.0, 0.5)
+    """
+
+    rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.rate) and self.rate >= 0):
+            raise ValueError(f"rate: expected a finite number >= 0, found {self.rate}")
+
+    @classmethod
+    def over(
+        cls, initial: float, minimum: float, steps: int, update_every: int = 1
+    ) -> "Exponential":
+        """The decay that meets `minimum` after a number of steps; needs `minimum` > 0."""
+        return cls(initial, minimum, update_every, math.log(initial / minimum) / max(steps, 1))
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        return max(self.minimum, self.initial * math.exp(-self.rate * self._held(step)))
+
+
+@dataclass(frozen=True)
+class _Ramp(_Annealed):
+    """An annealing that ends after `steps` steps and stays at the minimum.
+
+    Attributes:
+        steps: Length of the ramp; 0 stands for the minimum from the start.
+    """
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0:
+            raise ValueError(f"steps: expected a count >= 0, found {self.steps}")
+
+    def _progress(self, step: int) -> float:
+        return min(1.0, self._held(step) / self.steps) if self.steps else 1.0
+
+
+@dataclass(frozen=True)
+class Linear(_Ramp):
+    """initial + (minimum − initial) · min(1, step / steps).
+
+    Example:
+        >>> [Linear(1.0, 0.5, steps=100)(step) for step in (0, 50, 100, 200)]
+        [1.0, 0.75, 0.5, 0.5]
+    """
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        t = self._progress(step)
+        return (1 - t) * self.initial + t * self.minimum
+
+
+@dataclass(frozen=True)
+class Cosine(_Ramp):
+    """minimum + (initial − minimum) · (1 + cos(π · min(1, step / steps))) / 2.
+
+    Example:
+        >>> [round(Cosine(1.0, 0.5, steps=100)(step), 3) for step in (0, 50, 100, 200)]
+        [1.0, 0.75, 0.5, 0.5]
+    """
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        t = (1 + math.cos(math.pi * self._progress(step))) / 2
+        return t * self.initial + (1 - t) * self.minimum
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """value · min(1, step / steps); `value` from the start where `steps` is 0."""
+
+    value: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        return self.value * min(1.0, step / self.steps) if self.steps else self.value
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """A factor that rises linearly to 1 and then falls to `final` along a half cosine.
+
+    Attributes:
+        warmup: Steps of the rise; the factor is (step + 1) / (warmup + 1) meanwhile.
+        total: Steps of the whole run.
+        final: Factor at the end; 1 holds it constant after the warm-up.
+    """
+
+    warmup: int
+    total: int
+    final: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        """The factor at a global step."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        return Cosine(1.0, self.final, steps=max(self.total - self.warmup, 1))(step - self.warmup)

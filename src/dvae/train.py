@@ -1,0 +1,162 @@
+"""Trains a model: configuration → metrics and a folder with all that the run wrote."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+
+from dvae.build import build_data, build_module, build_vae
+from dvae.callbacks import Pictures
+from dvae.checkpoint import load_checkpoint
+from dvae.config import TrainConfig
+from dvae.data.binarize import to_unit
+from dvae.data.module import ImageDataModule
+from dvae.errors import UserError
+from dvae.modules.vae import VAEModule
+from dvae.randomness import keyed_generator
+from dvae.report import metrics_table, write_json
+from dvae.visualize import reconstructions, samples, save_image
+
+__all__ = ["train"]
+
+_PRECISION = {16: "16-mixed", 32: "32-true", 64: "64-true", "bf16": "bf16-mixed"}
+
+
+def train(config: TrainConfig) -> dict[str, float]:
+    """Trains on one configuration and tests the best checkpoint.
+
+    Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
+    events, `metrics.json` and two pictures.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Validation and test metrics of the best checkpoint, in nats per image.
+
+    Raises:
+        UserError: If an input is wrong.
+    """
+    output = Path(config.paths.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.yaml").write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
+    if config.resume is not None:
+        load_checkpoint(config.resume, key="resume")
+    pl.seed_everything(config.seed, verbose=False)
+    data = build_data(config.data, config.paths.data_dir, config.seed)
+    trainer, best = _build_trainer(config, output)
+    data.prepare_data()
+    total_steps = _total_steps(config, data)
+    module = build_module(config, build_vae(config, data.pixel_mean()), total_steps)
+    if config.compile:
+        module.vae.compile(mode="default")
+    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    checkpoint = Path(best.best_model_path)
+    results = trainer.test(
+        module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
+    )[0]
+    metrics = {"val/elbo": float(best.best_model_score or float("nan")), **results}
+    _log_hyperparameters(trainer.logger, config, metrics)
+    write_json(output / "metrics.json", metrics)
+    pictures = _save_pictures(module, data, output)
+    _report(metrics, output, checkpoint, pictures)
+    return metrics
+
+
+def _total_steps(config: TrainConfig, data: ImageDataModule) -> int:
+    batches = data.steps_per_epoch()
+    limit = config.trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = batches * config.trainer.max_epochs
+    return min(steps, config.trainer.max_steps or steps)
+
+
+def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, ModelCheckpoint]:
+    options = config.trainer
+    best = ModelCheckpoint(
+        output / "checkpoints",
+        filename="best",
+        monitor="val/elbo",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [best]
+    if config.callbacks.pictures:
+        callbacks.append(Pictures())
+    if config.callbacks.learning_rate:
+        callbacks.append(LearningRateMonitor("step"))
+    if config.callbacks.early_stopping is not None:
+        callbacks.append(
+            EarlyStopping("val/elbo", mode="max", patience=config.callbacks.early_stopping)
+        )
+    if options.progress_bar:
+        callbacks.append(RichProgressBar(refresh_rate=20))
+    try:
+        trainer = pl.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            max_epochs=options.max_epochs,
+            max_steps=options.max_steps or -1,
+            precision=_PRECISION[config.precision],
+            gradient_clip_val=options.gradient_clip or None,
+            log_every_n_steps=options.log_every,
+            check_val_every_n_epoch=options.validate_every,
+            limit_train_batches=options.limit_train_batches,
+            limit_val_batches=options.limit_eval_batches,
+            limit_test_batches=options.limit_eval_batches,
+            enable_progress_bar=options.progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(
+                output, name="", version="tensorboard", default_hp_metric=False
+            ),
+        )
+    except pl.utilities.exceptions.MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    return trainer, best
+
+
+def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str, float]) -> None:
+    def flat(node: Any, prefix: str) -> dict[str, Any]:
+        if not isinstance(node, dict):
+            return {prefix: str(node) if isinstance(node, list) or node is None else node}
+        parts = [flat(v, f"{prefix}.{k}" if prefix else k) for k, v in node.items()]
+        return {key: value for part in parts for key, value in part.items()}
+
+    logger.log_hyperparams(flat(config.model_dump(exclude={"paths"}), ""), dict(metrics))
+    logger.save()
+
+
+def _save_pictures(module: VAEModule, data: ImageDataModule, output: Path) -> dict[str, Path]:
+    paths = {name: output / f"{name}.png" for name in ("reconstructions", "samples")}
+    vae = module.vae.eval()
+    images = to_unit(data.images("test")[:64].to(module.device))
+    generator = keyed_generator(0, device=module.device)
+    save_image(reconstructions(vae, images, generator)[0], paths["reconstructions"])
+    save_image(samples(vae, 64, generator)[0], paths["samples"])
+    return paths
+
+
+def _report(
+    metrics: Mapping[str, float], output: Path, checkpoint: Path, pictures: Mapping[str, Path]
+) -> None:
+    console = Console()
+    console.print(metrics_table("Best checkpoint, by val/elbo", metrics))
+    rows = {"run": output, "best checkpoint": checkpoint, **pictures}
+    for name, path in rows.items():
+        console.print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)
+    console.print(f"{'watch':>16}  tensorboard --logdir {output}", soft_wrap=True, highlight=False)

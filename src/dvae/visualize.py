@@ -1,0 +1,140 @@
+"""Models → pictures: image tensors (3 or 1, H, W) in [0, 1], and the codes behind them."""
+
+import matplotlib as mpl
+import torch
+from torch import Generator, Tensor
+from torchvision.utils import make_grid, save_image
+
+from dvae.bounds import LatentModel
+from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.models import VAE
+
+__all__ = [
+    "interpolation_codes",
+    "posterior_codes",
+    "reconstructions",
+    "render",
+    "samples",
+    "save_image",
+    "traversal_codes",
+    "usage_heatmap",
+]
+
+_PADDING = 2
+
+
+def _grid(images: Tensor, columns: int) -> Tensor:
+    return make_grid(images.clamp(0, 1), nrow=columns, padding=_PADDING, pad_value=0.5)
+
+
+@torch.no_grad()
+def posterior_codes(vae: LatentModel, images: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draws a code from q(z|x) for each image: (B, 1, 28, 28) → (B, N)."""
+    logits = vae.encode(images)
+    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
+    return (logits + noise).argmax(-1)
+
+
+@torch.no_grad()
+def reconstructions(
+    vae: VAE, images: Tensor, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A grid with rows of inputs, their one-hot and their relaxed reconstructions in turn.
+
+    Both reconstructions share their noise; they differ by the relaxation alone.
+
+    Args:
+        vae: The model.
+        images: (B, 1, 28, 28).
+        generator: Source of the noise.
+
+    Returns:
+        The grid, and the codes of the one-hot reconstructions, (B, N).
+    """
+    logits = vae.encode(images)
+    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
+    codes = (logits + noise).argmax(-1)
+    hard = one_hot(codes, vae.num_categories, logits.dtype)
+    relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+    rows = []
+    columns = min(16, len(images))
+    for part in torch.arange(len(images), device=images.device).split(columns):
+        # A short last row is filled up, so that the rows keep their order.
+        blank = images.new_ones(columns - len(part), *images.shape[1:])
+        for drawn in (
+            images[part],
+            vae.decode(hard[part]).sigmoid(),
+            vae.decode(relaxed[part]).sigmoid(),
+        ):
+            rows += [drawn.float(), blank]
+    return _grid(torch.cat(rows), columns), codes
+
+
+@torch.no_grad()
+def render(vae: LatentModel, codes: Tensor, columns: int) -> Tensor:
+    """A grid of the mean images of codes (..., N), row by row."""
+    images = vae.decode_codes(codes.flatten(0, -2)).sigmoid()
+    return _grid(images.float(), columns)
+
+
+@torch.no_grad()
+def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N)."""
+    codes = vae.prior.sample(num_images, generator)
+    return render(vae, codes, columns=max(1, round(num_images**0.5))), codes
+
+
+def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
+    """Steps each latent through its categories, the others held.
+
+    Args:
+        codes: (B, N).
+        num_categories: K.
+
+    Returns:
+        (B, N, K, N): for image b, latent n and category k the code with z_n = k.
+    """
+    num_latents = codes.shape[-1]
+    steps = codes[:, None, None].repeat(1, num_latents, num_categories, 1)
+    categories = torch.arange(num_categories, device=codes.device)
+    for n in range(num_latents):
+        steps[:, n, :, n] = categories
+    return steps
+
+
+def interpolation_codes(
+    start: Tensor, end: Tensor, num_steps: int, generator: Generator | None = None
+) -> Tensor:
+    """A path between codes on which ever more latents take the value of the end.
+
+    Args:
+        start: (B, N).
+        end: (B, N).
+        num_steps: Codes on the path, both ends included; at least 2.
+        generator: Source of the order in which latents change.
+
+    Returns:
+        (B, num_steps, N).
+    """
+    order = torch.rand(start.shape, generator=generator, device=start.device).argsort(-1)
+    position = order.argsort(-1).unsqueeze(1)
+    share = torch.linspace(0, 1, num_steps, device=start.device)
+    changed = position < (share * start.shape[-1]).round().unsqueeze(-1)
+    return torch.where(changed, end.unsqueeze(1), start.unsqueeze(1))
+
+
+def usage_heatmap(usage: Tensor, scale: int = 16) -> Tensor:
+    """Code usage as a picture: a row a latent, a column a category.
+
+    Args:
+        usage: Share of images in each category, (N, K).
+        scale: Pixels of a cell's side.
+
+    Returns:
+        (3, N · scale, K · scale); black is unused, and the colour saturates at four times the
+        uniform share.
+    """
+    full = 4 / usage.shape[1]
+    colours = mpl.colormaps["inferno"]((usage.double().cpu() / full).clamp(0, 1).numpy())
+    cells = torch.from_numpy(colours)[..., :3].permute(2, 0, 1).float()
+    return cells.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
