@@ -2,16 +2,19 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from dvae.distributions import sample_categorical
 from dvae.randomness import ImageStreams
 
 __all__ = [
     "MAX_ENUMERATION",
+    "Enumeration",
     "LatentModel",
     "all_codes",
     "exact_log_likelihood",
@@ -144,30 +147,41 @@ def all_codes(
     return torch.tensor(list(codes), device=device)
 
 
-def exact_log_likelihood(model: LatentModel, images: Tensor, max_decodes: int = 8192) -> Tensor:
-    """log p(x) = log Σ_z p(z) p(x|z), by enumeration of all K^N codes.
+@dataclass(frozen=True)
+class Enumeration:
+    """All codes of a model, decoded once.
 
-    The decoder runs once over the codes, and all images share it: with pixel logits l(z),
-    log p(x|z) = ⟨x, l(z)⟩ − Σ softplus(l(z)), a matrix product.
+    Attributes:
+        pixel_logits: l(z) of every code, (K^N, pixels).
+        offset: log p(z) − Σ_pixels softplus(l(z)), in nats, (K^N,).
+    """
+
+    pixel_logits: Tensor
+    offset: Tensor
+
+    @classmethod
+    def of(cls, model: LatentModel, device: torch.device | str | None = None) -> "Enumeration":
+        """Decodes every code.
+
+        Raises:
+            ValueError: If there are more than `MAX_ENUMERATION`.
+        """
+        codes = all_codes(model.num_latents, model.num_categories, device)
+        logits = torch.cat([model.decode_codes(part).flatten(1) for part in codes.split(8192)])
+        return cls(logits, model.prior.log_prob(codes) - softplus(logits).sum(-1))
+
+
+def exact_log_likelihood(enumeration: Enumeration, images: Tensor) -> Tensor:
+    """log p(x) = log Σ_z p(z) p(x|z), for Bernoulli pixels, in one matrix product.
+
+    With log p(x|z) = ⟨x, l(z)⟩ − Σ softplus(l(z)), all images share the decoded codes.
 
     Args:
-        model: A model with Bernoulli pixels and at most `MAX_ENUMERATION` codes.
+        enumeration: All codes of the model.
         images: (B, *image_shape).
-        max_decodes: The most codes that are decoded at once; it changes the memory, not the value.
 
     Returns:
-        log p(x) in nats, (B,), float64.
-
-    Raises:
-        ValueError: If there are too many codes.
+        log p(x) in nats, (B,).
     """
-    total = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
-    codes = all_codes(model.num_latents, model.num_categories, images.device)
-    for chunk in codes.split(max_decodes):
-        pixel_logits = model.decode_codes(chunk).flatten(1)
-        log_likelihood = images.flatten(1) @ pixel_logits.T - torch.nn.functional.softplus(
-            pixel_logits
-        ).sum(-1)
-        log_joint = (log_likelihood + model.prior.log_prob(chunk)).double()
-        total = torch.logaddexp(total, log_joint.logsumexp(-1))
-    return total
+    scores = images.flatten(1) @ enumeration.pixel_logits.T
+    return (scores + enumeration.offset).logsumexp(-1)

@@ -23,7 +23,15 @@ from dvae.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from dvae.optimizers import configure
 from dvae.priors import PRIORS
 
-__all__ = ["build_beta", "build_data", "build_module", "build_temperature", "build_vae"]
+__all__ = [
+    "build_beta",
+    "build_data",
+    "build_learning_rate",
+    "build_module",
+    "build_temperature",
+    "build_vae",
+    "count_steps",
+]
 
 
 def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
@@ -72,16 +80,32 @@ def build_beta(config: TrainConfig, total_steps: int) -> schedules.Schedule:
     return schedules.Warmup(config.objective.beta, steps)
 
 
+def build_learning_rate(config: TrainConfig, total_steps: int) -> schedules.Schedule:
+    """The factor on the learning rate at each step of a run of so many steps."""
+    warmup = schedules.resolve_steps(config.optimizer.warmup, total_steps)
+    final = 0.0 if config.optimizer.schedule == "cosine" else 1.0
+    return schedules.WarmupCosine(warmup, total_steps, final)
+
+
+def count_steps(config: TrainConfig, data: ImageDataModule) -> int:
+    """Optimizer steps of a whole run."""
+    batches = data.steps_per_epoch()
+    limit = config.trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return batches * config.trainer.max_epochs
+
+
 def build_module(config: TrainConfig, vae: VAE, total_steps: int) -> VAEModule:
     """The LightningModule of a run of so many steps."""
-    options = config.optimizer.model_dump()
+    options = config.optimizer.model_dump(exclude={"schedule", "warmup"})
     if isinstance(config.optimizer, Adam):
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     return VAEModule(
         vae,
         temperature=build_temperature(config, total_steps),
         beta=build_beta(config, total_steps),
-        optimizers=partial(configure, **options),
+        optimizers=partial(configure, factor=build_learning_rate(config, total_steps), **options),
         config=config.model_dump(),
+        log_every=config.trainer.log_every,
         test_samples=config.test_samples,
     )

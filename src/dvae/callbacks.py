@@ -1,6 +1,10 @@
-"""What goes to TensorBoard besides scalars."""
+"""What is watched while a model trains: pictures in TensorBoard, and the progress bar."""
+
+import logging
+import warnings
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from dvae.data.binarize import to_unit
@@ -9,7 +13,7 @@ from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
 from dvae.visualize import reconstructions, samples, usage_heatmap
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "ProgressBar", "quiet"]
 
 
 class Pictures(pl.Callback):
@@ -41,3 +45,26 @@ class Pictures(pl.Callback):
         board.add_image("val/samples", samples(vae, self.num_images, generator)[0], step)
         board.add_image("val/code_usage", usage_heatmap(pl_module.usage.usage()), step)
         board.add_scalar("val/temperature", vae.layer.temperature.item(), step)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with short names."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The metrics of the bar: training's under their last name, and val/elbo."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return {name.removeprefix("train/"): value for name, value in metrics.items()}
+
+
+def quiet() -> None:
+    """Leaves of Lightning's messages the warnings that a user can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # The data lie in memory: there are no workers to add.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")

@@ -27,11 +27,6 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
     Raises:
         UserError: If there is no such file, or it is no checkpoint of this program.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{key}: expected a file, found {'a folder' if path.is_dir() else 'none'} at {path}"
-        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:

@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dvae.config import AnySchema, nearest, parse
 from dvae.errors import UserError
@@ -24,6 +26,7 @@ CONFIGS = ROOT / "configs"
 """The folder of the configurations."""
 
 EXIT_CODE = 2
+_USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
@@ -41,16 +44,27 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
-        return task(parse(schema, OmegaConf.to_container(config, resolve=True)))
+        try:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            return task(parse(schema, values))
+        except _USER_ERRORS as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # The other jobs go on; Hydra names the one that failed.
+            _fail(_explain(error, name))
 
     try:
         job()
-    except UserError as error:
-        _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
+    except _USER_ERRORS as error:
         _fail(_explain(error, name))
-    except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    except ValueError as error:
+        # What Hydra says of group=number, which names neither.
+        if not str(error).startswith("Config group override"):
+            raise
+        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
+        for group in given.keys() & set(_groups()):
+            if given[group] not in _options(group):
+                _fail(_no_option(group, given[group]))
+        raise
 
 
 def compose(name: str, overrides: list[str]) -> Any:
@@ -68,19 +82,35 @@ def _fail(line: str) -> NoReturn:
 def _explain(error: Exception, name: str) -> str:
     """What to mend, in place of Hydra's advice to append a mistyped key with +."""
     text = str(error)
+    if isinstance(error, UserError):
+        return text.partition("See https")[0]
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.filename or 'file'}: expected to read or write it, found: {error.strerror}"
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
-        group, option = match.groups()
-        options = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-        return (
-            f"{group}: expected one of {', '.join(options)}, found {option!r}"
-            f"{nearest(option, options)}"
-        )
+        return _no_option(*match.groups())
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match.group(1).split("@")[0]
         return f"{key}: no such key{nearest(key, _keys(name))}"
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
-    return text
+    return text.partition("See https")[0]
+
+
+def _groups() -> list[str]:
+    return [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _no_option(group: str, option: str) -> str:
+    options = _options(group)
+    return (
+        f"{group}: expected one of {', '.join(options)}, found {option!r}{nearest(option, options)}"
+    )
 
 
 def _keys(name: str) -> list[str]:
@@ -95,5 +125,4 @@ def _keys(name: str) -> list[str]:
         below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
         return below + ([prefix] if prefix else [])
 
-    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
-    return sorted({*walk(OmegaConf.to_container(config), ""), *groups})
+    return sorted({*walk(OmegaConf.to_container(config), ""), *_groups()})

@@ -4,20 +4,35 @@ A schema checks what Hydra composed and what a checkpoint carries alike. Nothing
 torch, so that mistakes are answered at once.
 """
 
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dvae.errors import UserError
 
-__all__ = ["EvaluateConfig", "SampleConfig", "TrainConfig", "nearest", "parse"]
+__all__ = [
+    "EvaluateConfig",
+    "FromCheckpointConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "nearest",
+    "parse",
+]
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Steps = Annotated[int, Field(ge=0)] | Fraction
+
+
+def _count_or_fraction(value: int | float) -> int | float:
+    if value < 0 or (isinstance(value, float) and value > 1):
+        raise ValueError("a whole number >= 0 or a fraction from 0.0 to 1.0")
+    return value
+
+
+Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -137,12 +152,11 @@ class Trainer(Schema):
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count | Literal["auto"]
     max_epochs: Count
-    max_steps: Count | None
     gradient_clip: NonNegative
     log_every: Count
     validate_every: Count
-    limit_train_batches: Count | Fraction
-    limit_eval_batches: Count | Fraction
+    limit_train_batches: Steps
+    limit_eval_batches: Steps
     progress_bar: bool
 
 
@@ -192,16 +206,18 @@ class DataOverride(Schema):
     validation: Annotated[int, Field(ge=0)] | None
 
 
-class _FromCheckpoint(Schema):
+class FromCheckpointConfig(Schema):
+    """What all scripts share that read a checkpoint."""
+
     checkpoint: str
     data: DataOverride
     data_dir: str
     device: Literal["auto", "cpu", "cuda"]
-    temperature: Positive | None
+    relaxed_temperature: Positive | None
     seed: Seed
 
 
-class EvaluateConfig(_FromCheckpoint):
+class EvaluateConfig(FromCheckpointConfig):
     """See `dvae.evaluate.evaluate`."""
 
     split: Literal["train", "val", "test"]
@@ -211,11 +227,11 @@ class EvaluateConfig(_FromCheckpoint):
     progress_bar: bool
 
 
-class SampleConfig(_FromCheckpoint):
+class SampleConfig(FromCheckpointConfig):
     """See `dvae.sample.sample`."""
 
     what: Literal["prior", "reconstructions", "traversal", "interpolation"]
-    num_images: Count
+    num_images: Count | None
     num_steps: Annotated[int, Field(ge=2)]
     split: Literal["train", "val", "test"]
     output_dir: str | None
@@ -237,7 +253,16 @@ def parse(schema: type[AnySchema], values: Any) -> AnySchema:
         raise UserError("; ".join(lines)) from error
     if isinstance(config, TrainConfig):
         _check_combinations(config)
+        _check_file("resume", config.resume)
+    if isinstance(config, FromCheckpointConfig):
+        _check_file("checkpoint", config.checkpoint)
     return config
+
+
+def _check_file(key: str, path: str | None) -> None:
+    if path is not None and not Path(path).is_file():
+        found = "a folder" if Path(path).is_dir() else "nothing"
+        raise UserError(f"{key}: expected a file, found {found} at {path}")
 
 
 def _check_combinations(config: TrainConfig) -> None:
@@ -262,8 +287,7 @@ def _explain(item: Any, values: Any) -> str:
     path: list[str] = []
     node = values
     for part in item["loc"]:
-        known = isinstance(part, int) if isinstance(node, list) else part in (node or ())
-        if known:
+        if (isinstance(node, dict) and part in node) or isinstance(node, list):
             node = node[part]
         elif item["type"] != "missing" or part != item["loc"][-1]:
             continue
@@ -272,7 +296,7 @@ def _explain(item: Any, values: Any) -> str:
     context = item.get("ctx", {})
     match item["type"]:
         case "extra_forbidden":
-            siblings = _siblings(path[:-1], values)
+            siblings = _siblings(path[:-1], path[-1], values)
             return f"{key}: no such key{nearest(path[-1], siblings)}"
         case "missing":
             return f"{key}: expected a value, found none"
@@ -282,19 +306,28 @@ def _explain(item: Any, values: Any) -> str:
                 key, node = f"{key}.name", item["input"].get("name")
             options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
             return f"{key}: expected one of {expected}, found {node!r}{nearest(str(node), options)}"
-    expected = item["msg"].removeprefix("Input should be ")
+    expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{key}: expected {expected}, found {item['input']!r}"
 
 
-def _siblings(path: list[str], values: Any) -> list[str]:
+def _siblings(path: list[str], wrong: str, values: Any) -> list[str]:
     """The keys that stand beside a wrong one."""
     node = values
     for part in path:
         node = node[part]
-    return sorted(node)
+    return sorted(set(node) - {wrong})
 
 
 def nearest(word: str, options: list[str]) -> str:
-    """'; did you mean …?' for the closest option, or nothing where none is close."""
-    close = [option for option in get_close_matches(word, options, n=2) if option != word]
-    return f"; did you mean {close[0]}?" if close else ""
+    """'; did you mean …?' for the closest option, or nothing where none is close.
+
+    Of dotted keys the last parts are compared too, so that train.lrr finds optimizer.lr.
+    """
+
+    def likeness(option: str) -> float:
+        whole = SequenceMatcher(None, word, option).ratio()
+        parts = (word.rpartition(".")[2], option.rpartition(".")[2])
+        return max(whole, SequenceMatcher(None, *parts).ratio() if "." in word else 0.0)
+
+    close = max(options, key=likeness, default=None)
+    return f"; did you mean {close}?" if close is not None and likeness(close) >= 0.6 else ""

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from dvae.schedules import WarmupCosine, resolve_steps
+from dvae.schedules import Schedule
 
 __all__ = ["OPTIMIZERS", "configure", "parameter_groups"]
 
@@ -32,29 +33,25 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def configure(
     model: nn.Module,
-    total_steps: int,
+    factor: Schedule,
     *,
     name: str,
     lr: float,
     weight_decay: float,
-    schedule: str,
-    warmup: int | float,
     **options: Any,
-) -> dict[str, Any]:
+) -> OptimizerLRSchedulerConfig:
     """Builds what Lightning's `configure_optimizers` returns.
 
     Args:
         model: Whose parameters are optimized.
-        total_steps: Optimizer steps of the run.
+        factor: Factor on the learning rate at each optimizer step.
         name: A name out of `OPTIMIZERS`.
-        lr: Learning rate at its peak.
+        lr: Learning rate where the factor is 1.
         weight_decay: For matrices and kernels only.
-        schedule: "cosine" (to 0 at the end) or "constant", after the warm-up.
-        warmup: Steps of linear rise, a count or a fraction of the run.
         **options: Further arguments of the optimizer's constructor, which refuses unknown ones.
     """
     optimizer = OPTIMIZERS[name](parameter_groups(model, weight_decay), lr=lr, **options)
-    final = 0.0 if schedule == "cosine" else 1.0
-    factor = WarmupCosine(resolve_steps(warmup, total_steps), total_steps, final)
-    scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
-    return {"optimizer": optimizer, "lr_scheduler": scheduler}
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+    }

@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
-from dvae.build import build_data, build_module, build_vae
-from dvae.callbacks import Pictures
+from dvae.build import build_data, build_module, build_vae, count_steps
+from dvae.callbacks import Pictures, ProgressBar, quiet
 from dvae.checkpoint import load_checkpoint
 from dvae.config import TrainConfig
 from dvae.data.binarize import to_unit
@@ -30,7 +29,12 @@ from dvae.visualize import reconstructions, samples, save_image
 
 __all__ = ["train"]
 
-_PRECISION = {16: "16-mixed", 32: "32-true", 64: "64-true", "bf16": "bf16-mixed"}
+_PRECISION: dict[int | str, Any] = {
+    16: "16-mixed",
+    32: "32-true",
+    64: "64-true",
+    "bf16": "bf16-mixed",
+}
 
 
 def train(config: TrainConfig) -> dict[str, float]:
@@ -48,19 +52,20 @@ def train(config: TrainConfig) -> dict[str, float]:
     Raises:
         UserError: If an input is wrong.
     """
+    quiet()
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
+    OmegaConf.save(config.model_dump(), output / "config.yaml")
     if config.resume is not None:
         load_checkpoint(config.resume, key="resume")
     pl.seed_everything(config.seed, verbose=False)
     data = build_data(config.data, config.paths.data_dir, config.seed)
     trainer, best = _build_trainer(config, output)
     data.prepare_data()
-    total_steps = _total_steps(config, data)
-    module = build_module(config, build_vae(config, data.pixel_mean()), total_steps)
+    vae = build_vae(config, data.pixel_mean())
+    module = build_module(config, vae, count_steps(config, data))
     if config.compile:
-        module.vae.compile(mode="default")
+        vae.compile()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = Path(best.best_model_path)
     results = trainer.test(
@@ -74,25 +79,14 @@ def train(config: TrainConfig) -> dict[str, float]:
     return metrics
 
 
-def _total_steps(config: TrainConfig, data: ImageDataModule) -> int:
-    batches = data.steps_per_epoch()
-    limit = config.trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = batches * config.trainer.max_epochs
-    return min(steps, config.trainer.max_steps or steps)
-
-
 def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.trainer
+    folder = output / "checkpoints"
     best = ModelCheckpoint(
-        output / "checkpoints",
-        filename="best",
-        monitor="val/elbo",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
+        folder, "best", monitor="val/elbo", mode="max", enable_version_counter=False
     )
-    callbacks: list[Callback] = [best]
+    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    callbacks: list[Callback] = [best, last]
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.learning_rate:
@@ -102,13 +96,12 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
             EarlyStopping("val/elbo", mode="max", patience=config.callbacks.early_stopping)
         )
     if options.progress_bar:
-        callbacks.append(RichProgressBar(refresh_rate=20))
+        callbacks.append(ProgressBar())
     try:
         trainer = pl.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
-            max_steps=options.max_steps or -1,
             precision=_PRECISION[config.precision],
             gradient_clip_val=options.gradient_clip or None,
             log_every_n_steps=options.log_every,
@@ -126,7 +119,10 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
             ),
         )
     except pl.utilities.exceptions.MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
+        raise UserError(
+            f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
+            f"found none ({error})"
+        ) from error
     return trainer, best
 
 

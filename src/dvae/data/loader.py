@@ -17,11 +17,11 @@ class Batch(NamedTuple):
 
     Attributes:
         images: float32 in [0, 1], (B, 1, 28, 28), on the device of the data.
-        index: int64, (B,), on the same device.
+        indices: int64, (B,), on the same device.
     """
 
     images: Tensor
-    index: Tensor
+    indices: Tensor
 
 
 class BatchOrder:
@@ -101,13 +101,13 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self._images.device)
-        for number, index in enumerate(self.sampler):
-            index = index.to(self._images.device, non_blocking=True)
-            images = self._images[index]
+        for number, order in enumerate(self.sampler):
+            indices = order.to(self._images.device, non_blocking=True)
+            images = self._images[indices]
             if self._dynamic:
                 generator.manual_seed(keyed_seed(self.sampler.seed, self.sampler.epoch, number))
                 images = binarize(images, generator)
-            yield Batch(to_unit(images), index)
+            yield Batch(to_unit(images), indices)
 
     def __len__(self) -> int:
         return len(self.sampler)

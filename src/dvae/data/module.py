@@ -62,7 +62,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.binarization: expected one of {', '.join(BINARIZATIONS)}, "
                 f"found {binarization!r}"
             )
-        self.name = name
+        self.source = name
         self.root = Path(root)
         self.binarization = binarization
         self.validation = validation
@@ -73,7 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Unpacks or downloads, in one process only."""
-        load_images(self.name, self.root, train=True)
+        load_images(self.source, self.root, train=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the splits, and brings them to the training device where they fit."""
@@ -147,8 +147,8 @@ class ImageDataModule(pl.LightningDataModule):
         return binarize(images.cpu(), generator).to(images.device)
 
     def _load_splits(self) -> dict[str, Tensor]:
-        training = load_images(self.name, self.root, train=True)
-        test = load_images(self.name, self.root, train=False)
+        training = load_images(self.source, self.root, train=True)
+        test = load_images(self.source, self.root, train=False)
         if self.validation >= len(training):
             raise UserError(
                 f"data.validation: expected fewer than the {len(training)} training images, "
@@ -166,7 +166,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _fixed(self, images: Tensor, split: str) -> Tensor:
         published = None
-        if self.name == "mnist":
+        if self.source == "mnist":
             published = read_published_binarization(self.root, _PUBLISHED[split])
         if published is None:
             return self._binarize_once(images, split)

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dvae.bounds import MAX_ENUMERATION, exact_log_likelihood, sampled_bound
+from dvae.bounds import MAX_ENUMERATION, Enumeration, exact_log_likelihood, sampled_bound
 from dvae.data.loader import Batch
 from dvae.distributions import concrete_sample, gumbel_from_uniform
 from dvae.metrics import CodeUsage, MutualInformation
@@ -30,9 +30,9 @@ class VAEModule(pl.LightningModule):
         vae: The model.
         temperature: τ at each global step.
         beta: β at each global step.
-        optimizers: From the module and the number of steps of the run to what Lightning's
-            `configure_optimizers` returns.
+        optimizers: From the model to what Lightning's `configure_optimizers` returns.
         config: Plain values from which the whole can be built again; kept in checkpoints.
+        log_every: Steps between two entries of the training curves.
         test_samples: m, samples of the importance-weighted bound in the test; 0 leaves it out.
         eval_seed: Seed of the draws in evaluation.
     """
@@ -43,8 +43,9 @@ class VAEModule(pl.LightningModule):
         *,
         temperature: Schedule | None = None,
         beta: Schedule | None = None,
-        optimizers: Callable[[VAE, int], OptimizerLRScheduler] | None = None,
+        optimizers: Callable[[VAE], OptimizerLRScheduler] | None = None,
         config: Mapping[str, Any] | None = None,
+        log_every: int = 50,
         test_samples: int = 0,
         eval_seed: int = 0,
     ) -> None:
@@ -53,18 +54,20 @@ class VAEModule(pl.LightningModule):
         self.temperature = temperature
         self.beta = beta or Constant(1.0)
         self.config = dict(config or {})
+        self.log_every = log_every
         self.test_samples = test_samples
         self.eval_seed = eval_seed
         self.test_split = "test"
         self.usage = CodeUsage(vae.num_latents, vae.num_categories)
         self.information = MutualInformation()
         self._optimizers_of = optimizers
+        self._enumeration: Enumeration | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and its learning rate schedule."""
         if self._optimizers_of is None:
             return None
-        return self._optimizers_of(self.vae, int(self.trainer.estimated_stepping_batches))
+        return self._optimizers_of(self.vae)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Sets the temperature, a pure function of the global step."""
@@ -77,7 +80,7 @@ class VAEModule(pl.LightningModule):
         beta = self.beta(self.global_step)
         estimator = self.vae.layer.estimator
         loss = estimator.surrogate(output.distortion + beta * output.rate, output.sample)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self.log_every == 0:
             distortion, rate = output.distortion.detach().mean(), output.rate.detach().mean()
             elbo = "elbo" if estimator.hard else "relaxed_elbo"
             temperature = self.vae.layer.temperature
@@ -93,7 +96,11 @@ class VAEModule(pl.LightningModule):
         self.usage.reset()
         self.information.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation, and decodes all codes where they are few."""
+        self.on_validation_epoch_start()
+        few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
+        self._enumeration = Enumeration.of(self.vae, self.device) if few else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Bounds of the discrete and the relaxed model."""
@@ -107,8 +114,8 @@ class VAEModule(pl.LightningModule):
         if self.test_samples:
             bound = sampled_bound(self.vae, batch.images, logits, streams, self.test_samples)
             likelihoods[f"nll_iw{self.test_samples}"] = -bound
-        if self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION:
-            likelihoods["nll_exact"] = -exact_log_likelihood(self.vae, batch.images)
+        if self._enumeration is not None:
+            likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
         self._log_means(likelihoods, self.test_split)
 
     def on_validation_epoch_end(self) -> None:
@@ -127,7 +134,7 @@ class VAEModule(pl.LightningModule):
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
         vae = self.vae
         logits = vae.encode(batch.images)
-        streams = ImageStreams(batch.index, self.eval_seed)
+        streams = ImageStreams(batch.indices, self.eval_seed)
         noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
         codes = (logits + noise).argmax(-1)
         relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()

@@ -1,0 +1,15 @@
+"""Evaluates a checkpoint: `python scripts/evaluate.py checkpoint=PATH [key=value]`."""
+
+from dvae.cli import run
+from dvae.config import EvaluateConfig
+
+
+def main(config: EvaluateConfig) -> None:
+    """Evaluates."""
+    from dvae.evaluate import evaluate
+
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    run("evaluate", EvaluateConfig, main)

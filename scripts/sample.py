@@ -1,0 +1,15 @@
+"""Draws pictures from a checkpoint: `python scripts/sample.py checkpoint=PATH what=prior`."""
+
+from dvae.cli import run
+from dvae.config import SampleConfig
+
+
+def main(config: SampleConfig) -> None:
+    """Draws."""
+    from dvae.sample import sample
+
+    sample(config)
+
+
+if __name__ == "__main__":
+    run("sample", SampleConfig, main)

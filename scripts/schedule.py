@@ -1,0 +1,15 @@
+"""Shows the schedules of a run: `python scripts/schedule.py temperature=cosine [key=value]`."""
+
+from dvae.cli import run
+from dvae.config import TrainConfig
+
+
+def main(config: TrainConfig) -> None:
+    """Prints a table and writes a plot."""
+    from dvae.schedule import show
+
+    show(config)
+
+
+if __name__ == "__main__":
+    run("schedule", TrainConfig, main)

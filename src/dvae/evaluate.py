@@ -1,0 +1,65 @@
+"""Evaluates a checkpoint on a split: the numbers of the discrete model."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from rich.console import Console
+
+from dvae.build import build_data
+from dvae.callbacks import ProgressBar, quiet
+from dvae.checkpoint import load_module
+from dvae.config import Data, EvaluateConfig, FromCheckpointConfig, TrainConfig
+from dvae.report import metrics_table, write_json
+
+__all__ = ["ACCELERATORS", "data_of", "evaluate"]
+
+ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
+"""Lightning's names of the devices."""
+
+
+def data_of(config: FromCheckpointConfig, trained: TrainConfig) -> Data:
+    """The checkpoint's own data, changed by what the configuration overrides."""
+    overrides = config.data.model_dump(exclude_none=True)
+    return trained.data.model_copy(update=overrides)
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, float]:
+    """Evaluates a checkpoint, prints a table and writes JSON.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The metrics, keyed by split and name: see `dvae.modules.vae.VAEModule`.
+
+    Raises:
+        UserError: If an input is wrong.
+    """
+    quiet()
+    checkpoint = Path(config.checkpoint)
+    module, trained = load_module(checkpoint)
+    module.test_split = config.split
+    module.test_samples = config.num_samples
+    module.eval_seed = config.seed
+    if config.relaxed_temperature is not None:
+        module.vae.layer.set_temperature(config.relaxed_temperature)
+    changed = data_of(config, trained).model_copy(update={"eval_batch_size": config.batch_size})
+    data = build_data(changed, config.data_dir, trained.seed)
+    trainer = pl.Trainer(
+        accelerator=ACCELERATORS[config.device],
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=config.progress_bar,
+        callbacks=[ProgressBar()] if config.progress_bar else [],
+    )
+    loader = data.eval_dataloader(config.split)
+    [metrics] = trainer.test(module, loader, verbose=False)
+    output = Path(config.output or checkpoint.with_suffix(f".{config.split}.json"))
+    settings = {"checkpoint": str(checkpoint), "split": config.split, "seed": config.seed}
+    write_json(output, settings | {"data": changed.model_dump(), "metrics": dict(metrics)})
+    console = Console()
+    console.print(metrics_table(f"{checkpoint}, {config.split}", metrics))
+    console.print(f"written to {output}", soft_wrap=True, highlight=False)
+    return dict(metrics)

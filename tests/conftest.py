@@ -1,0 +1,56 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dvae.build import build_vae
+from dvae.cli import compose
+from dvae.config import TrainConfig, parse
+from dvae.models import VAE
+
+# Small layers gain nothing from more threads, and results do not depend on their number.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skipif(True, reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A data folder shared by the whole run; MNIST is unpacked into it on first use."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def make_config(tmp_path, data_dir):
+    """Composes and checks a training configuration that writes into a temporary folder."""
+
+    def make(*overrides: str, output: Path | None = None) -> TrainConfig:
+        own = [f"paths.data_dir={data_dir}", f"paths.output_dir={output or tmp_path / 'run'}"]
+        quick = ["trainer.progress_bar=false", "trainer.accelerator=cpu"]
+        return parse(TrainConfig, compose("train", [*own, *quick, *overrides]))
+
+    return make
+
+
+@pytest.fixture
+def small_vae(make_config) -> VAE:
+    """An untrained float64 model with 3 × 4 latents, far from uniform posteriors."""
+    config = make_config(
+        "model.num_latents=3",
+        "model.num_categories=4",
+        "model.hidden=[16]",
+        "model.normalization=none",
+        "prior=learned",
+    )
+    torch.manual_seed(0)
+    vae = build_vae(config).double().eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return vae

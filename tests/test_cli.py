@@ -1,0 +1,122 @@
+"""The scripts as a user runs them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dvae.cli import ROOT
+
+SMALL = ["debug=fast", "model.hidden=[8]", "model.num_latents=2", "trainer.progress_bar=false"]
+
+
+def _run(script, *arguments, **options):
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train", ["optimizer.lrr=1"], "optimizer.lrr: no such key; did you mean optimizer.lr?"),
+        ("train", ["train.lrr=1"], "train.lrr: no such key; did you mean optimizer.lr?"),
+        ("train", ["estimater=x"], "estimater: no such key; did you mean estimator?"),
+        (
+            "train",
+            ["estimator=gumbel_sotfmax"],
+            "found 'gumbel_sotfmax'; did you mean gumbel_softm",
+        ),
+        ("train", ["temperature=0.5"], "temperature: expected one of constant, cosine, expon"),
+        (
+            "train",
+            ["temperature.minimum=0"],
+            "temperature.minimum: expected greater than 0, found 0",
+        ),
+        ("train", ["model.hidden=[512"], "no viable alternative at input '[512'"),
+        ("train", ["seed"], "missing EQUAL"),
+        ("train", ["hydra.run.dir=/proc/none/run"], "/proc/none"),
+        ("evaluate", [], "checkpoint: expected a value, found none; give checkpoint=…"),
+        (
+            "evaluate",
+            ["checkpoint=none.ckpt"],
+            "checkpoint: expected a file, found nothing at none",
+        ),
+        ("evaluate", ["splti=val"], "splti: no such key; did you mean split?"),
+        ("sample", ["checkpoint=none.ckpt"], "checkpoint: expected a file, found nothing at none"),
+        ("sample", ["what=digits"], "checkpoint: expected a value, found none"),
+        ("schedule", ["temperature=cosin"], "found 'cosin'; did you mean cosine?"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(script, arguments, message):
+    result = _run(script, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not result.stdout
+
+
+def test_a_file_that_is_no_checkpoint():
+    result = _run("evaluate", f"checkpoint={ROOT / 'pyproject.toml'}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: checkpoint: expected a checkpoint of tensors and plain")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_answers_do_not_wait_for_torch():
+    for arguments in (["--help"], ["--cfg", "job"]):
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            assert _run("train", *arguments).returncode == 0
+            best = min(best, time.perf_counter() - start)
+        assert best < 1.5
+
+
+def test_help_lists_the_groups():
+    text = _run("train", "--help").stdout
+    for line in ("estimator: gumbel_softmax, st_gumbel_softmax", "model: conv, mlp", "seed: 0"):
+        assert line in text
+
+
+def test_multirun_writes_one_folder_a_run(tmp_path, data_dir):
+    result = _run(
+        "train",
+        "-m",
+        *SMALL,
+        f"paths.data_dir={data_dir}",
+        f"hydra.sweep.dir={tmp_path}",
+        "temperature.minimum=0.3,0.5",
+        "seed=0,1",
+    )
+    assert result.returncode == 0, result.stderr
+    folders = {path.parent for path in tmp_path.rglob("metrics.json")}
+    assert len(folders) == 4
+    for minimum in ("0.3", "0.5"):
+        for seed in ("0", "1"):
+            assert (
+                sum(
+                    f"temperature.minimum={minimum}" in f.name and f"seed={seed}" in f.name
+                    for f in folders
+                )
+                == 1
+            )
+    values = {json.loads((folder / "metrics.json").read_text())["val/elbo"] for folder in folders}
+    assert len(values) == 4
+
+
+def test_schedule_prints_a_table_and_a_plot(tmp_path, data_dir):
+    result = _run(
+        "schedule",
+        "temperature=linear",
+        "temperature.minimum=0.5",
+        f"paths.data_dir={data_dir}",
+        f"paths.output_dir={tmp_path}",
+        f"hydra.run.dir={tmp_path}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "7,800 steps" in result.stdout
+    assert "0.75" in result.stdout
+    assert (tmp_path / "schedule.png").stat().st_size > 0

@@ -1,0 +1,299 @@
+import gzip
+import hashlib
+import shutil
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from dvae.data import sources
+from dvae.data.binarize import binarize, to_unit
+from dvae.data.bundled import MNIST_MD5, unpack_mnist
+from dvae.data.loader import BatchOrder, ImageLoader
+from dvae.data.module import ImageDataModule
+from dvae.data.sources import load_images, read_published_binarization
+from dvae.errors import UserError
+
+
+def _md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_bundled_files_are_mnist(data_dir):
+    unpack_mnist(data_dir)
+    folder = data_dir / "MNIST" / "raw"
+    assert {path.name: _md5(path) for path in folder.iterdir()} == MNIST_MD5
+    test = load_images("mnist", data_dir, train=False)
+    assert test.shape == (10_000, 1, 28, 28)
+    assert test.dtype == torch.uint8
+    assert torch.equal(test[:, 0], datasets.MNIST(data_dir, train=False).data)
+
+
+def test_unpacking_again_changes_nothing(data_dir):
+    unpack_mnist(data_dir)
+    before = {p: p.stat().st_mtime_ns for p in (data_dir / "MNIST" / "raw").iterdir()}
+    unpack_mnist(data_dir)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_broken_files_are_named_and_left_alone(tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    broken = folder / "train-images-idx3-ubyte"
+    broken.write_bytes(b"truncated")
+    with pytest.raises(UserError, match=f"{broken}: expected MNIST with md5 6bbc.*, found"):
+        load_images("mnist", tmp_path, train=True)
+    assert broken.read_bytes() == b"truncated"
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"paths.data_dir: expected a folder .* found .*file"):
+        unpack_mnist(tmp_path / "file")
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    """MNIST's test files under the names that other data sets use."""
+
+    def make(name, renamed):
+        folder = tmp_path / name / "raw"
+        folder.mkdir(parents=True)
+        for old, new in renamed.items():
+            packed = files("dvae").joinpath(f"data/mnist/{old}.gz").read_bytes()
+            (folder / new).write_bytes(gzip.decompress(packed))
+        return tmp_path
+
+    return make
+
+
+TEST_FILES = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_idx_data_sets(idx_folder, name, folder):
+    names = {old: old for old in TEST_FILES} | {"t10k-images-idx3-ubyte": "t10k-images-idx3-ubyte"}
+    root = idx_folder(folder, names)
+    for kind in ("images-idx3", "labels-idx1"):
+        shutil.copy(
+            root / folder / "raw" / f"t10k-{kind}-ubyte",
+            root / folder / "raw" / f"train-{kind}-ubyte",
+        )
+    assert load_images(name, root, train=True).shape == (10_000, 1, 28, 28)
+
+
+def test_emnist_is_turned_upright(idx_folder, data_dir):
+    root = idx_folder(
+        "EMNIST", {old: old.replace("t10k", "emnist-balanced-test") for old in TEST_FILES}
+    )
+    upright = load_images("mnist", data_dir, train=False).transpose(2, 3)
+    assert torch.equal(load_images("emnist", root, train=False), upright)
+
+
+def test_omniglot_is_inverted_and_resized(tmp_path, monkeypatch):
+    from PIL import Image
+
+    folder = tmp_path / "omniglot-py" / "images_background" / "Latin" / "character01"
+    folder.mkdir(parents=True)
+    drawing = np.full((105, 105), 255, np.uint8)
+    drawing[30:60, 20:90] = 0
+    for i in range(3):
+        Image.fromarray(drawing).convert("1").save(folder / f"{i}.png")
+    archive = tmp_path / "omniglot-py" / "images_background.zip"
+    archive.write_bytes(b"the zip itself is only checked")
+    monkeypatch.setitem(datasets.Omniglot.zips_md5, "images_background", _md5(archive))
+    images = load_images("omniglot", tmp_path, train=True)
+    assert images.shape == (3, 1, 28, 28)
+    assert images[0, 0, 12, 14] == 255, "ink is bright"
+    assert images[0, 0, 0, 0] == 0
+    assert images.float().mean() == pytest.approx((255 - drawing).mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist", "omniglot"])
+def test_offline_says_which_files_to_put_where(tmp_path, monkeypatch, name):
+    def offline(*args, **options):
+        raise OSError("no route to host")
+
+    for module in ("mnist", "omniglot"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", offline)
+    with pytest.raises(UserError) as caught:
+        load_images(name, tmp_path, train=True)
+    message = str(caught.value)
+    assert message.startswith(
+        f"data={name}: expected the files {sources.SOURCES[name]} in {tmp_path}"
+    )
+    assert "\n" not in message
+
+
+def test_binarization_has_the_right_frequencies():
+    values = torch.arange(256, dtype=torch.uint8).repeat(20_000, 1)
+    drawn = to_unit(binarize(values, torch.Generator().manual_seed(0)))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    p = torch.arange(256).double() / 255
+    frequency = drawn.double().mean(0)
+    assert frequency[0] == 0
+    assert frequency[255] == 1
+    z = (frequency - p)[1:-1] / (p * (1 - p) / 20_000).sqrt()[1:-1]
+    assert z.abs().max() < 4.8  # 254 frequencies: a false alarm once in 2,500 seeds
+    biased = (frequency * 0.98 - p)[1:-1] / (p * (1 - p) / 20_000).sqrt()[1:-1]
+    assert biased.abs().max() > 4.8
+
+
+def _images(n):
+    return torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 28, 28)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = BatchOrder(20, 4, seed=seed, shuffle=True)
+        sampler.set_epoch(epoch)
+        return torch.cat(list(sampler)).tolist()
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+    assert sorted(order(0, 3)) == list(range(20))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_processes_share_an_epoch_without_overlap(shuffle, world_size, drop_last):
+    samplers = [
+        BatchOrder(20, 3, shuffle=shuffle, rank=r, world_size=world_size, drop_last=drop_last)
+        for r in range(world_size)
+    ]
+    batches = [list(sampler) for sampler in samplers]
+    assert [len(b) for b in batches] == [len(s) for s in samplers]
+    seen = torch.cat([torch.cat(b) for b in batches]).tolist()
+    assert len(seen) == len(set(seen))
+    if shuffle:
+        assert len({len(b) for b in batches}) == 1
+    if drop_last:
+        assert {len(i) for b in batches for i in b} == {3}
+    elif not shuffle:
+        assert sorted(seen) == list(range(20))
+
+
+def test_loader_pairs_images_with_their_indices():
+    loader = ImageLoader(_images(10), BatchOrder(10, 4, shuffle=True))
+    for images, indices in loader:
+        assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), indices)
+        assert images.dtype == torch.float32
+
+
+@pytest.fixture(scope="module")
+def module_of(data_dir):
+    def make(**options):
+        return ImageDataModule("mnist", data_dir, **options)
+
+    return make
+
+
+def _epoch(module, epoch, batches=2):
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([batch.images for batch, _ in zip(loader, range(batches), strict=False)])
+
+
+def test_splits_follow_the_order_of_the_file(module_of, data_dir):
+    module = module_of(binarization="none")
+    training = load_images("mnist", data_dir, train=True)
+    assert torch.equal(module.images("train"), training[:50_000])
+    assert torch.equal(module.images("val"), training[50_000:])
+    assert torch.equal(module.images("test"), load_images("mnist", data_dir, train=False))
+    assert module.steps_per_epoch() == 50_000 // 128
+
+
+def test_validation_zero_trains_on_all(module_of):
+    module = module_of(binarization="none", validation=0)
+    assert len(module.images("train")) == 60_000
+    assert torch.equal(module.images("val"), module.images("test"))
+
+
+def test_dynamic_binarization_draws_anew_and_repeats_by_seed(module_of):
+    module = module_of(binarization="dynamic", seed=5)
+    first, again = _epoch(module, 0), _epoch(module_of(binarization="dynamic", seed=5), 0)
+    assert torch.equal(first, again)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first, _epoch(module, 1))
+    sampler = BatchOrder(256, 128, shuffle=False)
+    loader = ImageLoader(module.images("train")[:256], sampler, dynamic=True)
+    one = torch.cat([batch.images for batch in loader])
+    sampler.set_epoch(1)
+    two = torch.cat([batch.images for batch in loader])
+    assert not torch.equal(one, two), "the same images in the same order are drawn anew"
+    assert torch.equal(one == 1, one > 0)
+
+
+@pytest.mark.parametrize("binarization", ["dynamic", "fixed"])
+def test_evaluation_images_are_the_same_in_every_run(module_of, binarization):
+    first, second = (
+        module_of(binarization=binarization, seed=1),
+        module_of(binarization=binarization, seed=2),
+    )
+    for split in ("val", "test"):
+        assert torch.equal(first.images(split), second.images(split))
+        assert set(first.images(split).unique().tolist()) == {0, 255}
+
+
+def test_dynamic_and_fixed_share_their_evaluation_images(module_of):
+    dynamic, fixed = module_of(binarization="dynamic"), module_of(binarization="fixed")
+    assert torch.equal(dynamic.images("test"), fixed.images("test"))
+    assert not torch.equal(dynamic.images("train"), fixed.images("train"))
+
+
+def test_fixed_binarization_never_changes(module_of):
+    module = module_of(binarization="fixed")
+    batch = next(iter(module.train_dataloader()))
+    assert torch.equal(batch.images, to_unit(module.images("train")[batch.indices]))
+
+
+def test_grey_pixels_are_soft_targets(module_of):
+    batch = next(iter(module_of(binarization="none").train_dataloader()))
+    assert len(batch.images.unique()) > 100
+    assert 0 <= batch.images.min() < batch.images.max() <= 1
+
+
+def test_pixel_mean(module_of):
+    module = module_of(binarization="none")
+    expected = module.images("train").double().mean(0) / 255
+    assert torch.allclose(module.pixel_mean().double(), expected, atol=1e-5)
+
+
+def test_published_binarization_is_read_where_it_lies(tmp_path, data_dir):
+    assert read_published_binarization(tmp_path, "test") is None
+    bits = np.random.default_rng(0).integers(0, 2, (3, 784))
+    rows = "\n".join(" ".join(map(str, row)) for row in bits)
+    (tmp_path / "binarized_mnist_test.amat").write_text(rows + "\n")
+    images = read_published_binarization(tmp_path, "test")
+    assert torch.equal(images.flatten(1), torch.from_numpy(bits).to(torch.uint8) * 255)
+    module = ImageDataModule("mnist", tmp_path, binarization="fixed")
+    with pytest.raises(UserError, match="expected 10000 images .*found 3"):
+        module.images("test")
+    for broken in ("0 1 2", "0 1", "hello", ""):
+        (tmp_path / "binarized_mnist_test.amat").write_text(broken)
+        with pytest.raises(UserError, match="expected rows of 784 digits 0 or 1"):
+            read_published_binarization(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": 60_000}, "data.validation: expected fewer than the 60000"),
+        ({"batch_size": 50_001}, "data.batch_size: expected at most the 50000"),
+        ({"binarization": "static"}, "data.binarization: expected one of dynamic, fixed, none"),
+    ],
+)
+def test_impossible_options(module_of, options, message):
+    with pytest.raises(UserError, match=message):
+        module_of(**options).steps_per_epoch()
+
+
+def test_unknown_data_set(tmp_path):
+    with pytest.raises(UserError, match="data.name: expected one of mnist, .* found 'x'"):
+        ImageDataModule("x", tmp_path)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from dvae import GumbelSoftmax
+from dvae.estimators import ESTIMATORS
+
+
+def test_trains_relaxed_and_evaluates_one_hot():
+    layer, logits = GumbelSoftmax(temperature=1.0), torch.randn(100, 4, 5)
+    relaxed = layer(logits)
+    assert ((relaxed > 0) & (relaxed < 1)).all()
+    hard = layer.eval()(logits)
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(hard.sum(-1), torch.ones(100, 4))
+
+
+def test_temperature_travels_with_the_state():
+    layer, other = GumbelSoftmax(0.25), GumbelSoftmax(1.0)
+    other.load_state_dict(layer.state_dict())
+    assert other.temperature.item() == 0.25
+    other.set_temperature(2.0)
+    assert other.temperature.item() == 2.0
+    assert layer.temperature.item() == 0.25
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_takes_a_name_or_an_instance(name):
+    for estimator in (name, ESTIMATORS[name]()):
+        logits = torch.randn(3, 4, 5, requires_grad=True)
+        (GumbelSoftmax(0.5, estimator)(logits) * torch.arange(5)).sum().backward()
+        assert logits.grad.abs().sum() > 0
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="estimator: expected one of gumbel_softmax, .* found 'x'"):
+        GumbelSoftmax(1.0, "x")
+
+
+def test_a_low_temperature_approaches_one_hot():
+    z = GumbelSoftmax(1e-3)(torch.randn(1000, 1, 5))
+    assert (z.max(-1).values > 0.99).float().mean() > 0.98
+
+
+def test_a_user_network_trains_through_it():
+    torch.manual_seed(0)
+    layer = GumbelSoftmax(0.5)
+    logits = torch.nn.Parameter(torch.zeros(1, 1, 4))
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(100):
+        loss = layer(logits.expand(64, 1, 4))[..., :3].sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert logits.softmax(-1)[0, 0, 3] > 0.9

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from dvae.build import build_vae
+from dvae.models import VAE
+
+MODELS = [
+    "model=mlp",
+    "model=conv",
+    *(f"model.normalization={name}" for name in ("none", "batch", "layer")),
+    *(f"model.activation={name}" for name in ("elu", "gelu", "leaky_relu", "relu", "silu", "tanh")),
+    "prior=learned",
+    "estimator=st_gumbel_softmax",
+]
+
+
+@pytest.fixture(params=MODELS)
+def vae(request, make_config) -> VAE:
+    torch.manual_seed(0)
+    return build_vae(make_config(request.param), torch.rand(1, 28, 28))
+
+
+def test_shapes(vae):
+    output = vae(torch.rand(5, 1, 28, 28))
+    assert output.sample.z.shape == output.sample.logits.shape == (5, 20, 10)
+    assert output.distortion.shape == output.rate.shape == (5,)
+    assert (output.distortion > 0).all()
+    assert (output.rate >= -1e-5).all()
+    assert vae.decode(torch.rand(2, 3, 20, 10)).shape == (2, 3, 1, 28, 28)
+    assert vae.decode_codes(torch.zeros(2, 3, 20, dtype=torch.int64)).shape == (2, 3, 1, 28, 28)
+    codes, images = vae.generate(4)
+    assert codes.shape == (4, 20)
+    assert images.shape == (4, 1, 28, 28)
+
+
+def test_every_parameter_gets_a_gradient(vae):
+    output = vae(torch.rand(5, 1, 28, 28))
+    (output.distortion + output.rate).mean().backward()
+    for name, parameter in vae.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_save_and_load(vae, tmp_path):
+    vae(torch.rand(5, 1, 28, 28))
+    torch.save(vae.state_dict(), tmp_path / "vae.pt")
+    torch.manual_seed(1)
+    other = type(vae)(*(vae.encoder, vae.decoder, vae.layer, vae.prior), torch.rand(1, 28, 28))
+    other.load_state_dict(torch.load(tmp_path / "vae.pt", weights_only=True))
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(vae.eval().encode(images), other.eval().encode(images))
+
+
+def test_starts_at_the_base_rates(vae):
+    assert torch.allclose(
+        vae.output_bias.sigmoid(), vae.pixel_mean.clamp(1e-3, 1 - 1e-3), atol=1e-6
+    )
+
+
+def test_codes_and_one_hot_vectors_decode_alike(vae):
+    vae.eval()
+    codes = torch.randint(10, (6, 20))
+    z = torch.nn.functional.one_hot(codes, 10).float()
+    assert torch.equal(vae.decode(z), vae.decode_codes(codes))
+
+
+def test_log_likelihood_is_that_of_bernoulli_pixels(vae):
+    images, logits = torch.rand(3, 1, 28, 28).round(), torch.randn(2, 3, 1, 28, 28)
+    expected = torch.distributions.Bernoulli(logits=logits).log_prob(images).sum((2, 3, 4))
+    assert torch.allclose(vae.log_likelihood(images, logits), expected, rtol=1e-4)
+
+
+def test_evaluation_mode_does_not_depend_on_the_batch(vae):
+    vae(torch.rand(64, 1, 28, 28))
+    images = torch.rand(7, 1, 28, 28)
+    vae.eval()
+    alone = torch.cat([vae.encode(image.unsqueeze(0)) for image in images])
+    assert torch.allclose(vae.encode(images), alone, atol=1e-5)
+
+
+def test_conv_refuses_other_shapes():
+    from dvae.networks import ConvEncoder
+
+    with pytest.raises(ValueError, match=r"expected images of \(1, 28, 28\), found \(3, 32, 32\)"):
+        ConvEncoder((3, 32, 32), 4, 5)
