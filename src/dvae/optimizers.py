@@ -1,6 +1,7 @@
 """Optimizers and their learning rate schedules."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -12,10 +13,10 @@ from dvae.schedules import Schedule
 __all__ = ["OPTIMIZERS", "configure", "parameter_groups"]
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
+    "adam": partial(optim.Adam, fused=True),
+    "adamw": partial(optim.AdamW, fused=True),
     "radam": optim.RAdam,
-    "sgd": optim.SGD,
+    "sgd": partial(optim.SGD, fused=True),
 }
 """The names by which configurations know the optimizers."""
 
