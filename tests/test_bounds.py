@@ -8,13 +8,12 @@ import torch
 
 from dvae.bounds import (
     Enumeration,
-    all_codes,
     exact_log_likelihood,
     importance_weighted_bound,
     log_importance_weights,
     sampled_bound,
 )
-from dvae.distributions import sample_categorical
+from dvae.distributions import all_codes, sample_categorical
 from dvae.randomness import ImageStreams
 
 

@@ -12,9 +12,54 @@ OPTIONS = [
 ]
 
 
+# What an option needs beside it.
+COMPANIONS = {
+    "estimator=exact": ["model.num_latents=4", "model.num_categories=8"],
+    "temperature=none": ["estimator=zgr"],
+}
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(make_config, option):
-    make_config(option)
+    make_config(option, *COMPANIONS.get(option, []))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["estimator=zgr", "temperature=linear"], "temperature: expected none, as it has no temp"),
+        (["estimator=reinforce", "temperature=constant"], "temperature: expected none"),
+        (["estimator=reinmax", "temperature=none"], "temperature: expected a schedule with"),
+        (["objective=iwae", "estimator=rloo"], "estimator: expected one whose gradient passes"),
+        (["objective=vimco", "estimator=rloo"], "estimator: expected reinforce with"),
+        (["objective=vimco", "estimator.decay=0.9"], "estimator: expected reinforce with"),
+        (
+            ["objective=iwae", "objective.num_samples=1"],
+            "objective.num_samples: expected at least 2",
+        ),
+        (["estimator=exact"], "estimator=exact: expected at most 16,384 codes"),
+        (["objective.kl=relaxed"], "objective.prior_temperature: expected a number"),
+        (["objective.prior_temperature=0.5"], "objective.prior_temperature: expected null"),
+        (
+            ["objective.kl=relaxed", "objective.prior_temperature=0.5", "estimator=reinmax"],
+            "estimator: expected gumbel_softmax with objective.kl=relaxed",
+        ),
+        (["data.validation=0", "callbacks.early_stopping=3"], "callbacks.early_stopping: expected"),
+    ],
+)
+def test_wrong_pairings_are_refused(make_config, overrides, message):
+    with pytest.raises(UserError, match=message):
+        make_config(*overrides)
+
+
+def test_limits_are_those_of_the_code():
+    from dvae import config, distributions
+    from dvae.estimators import ESTIMATORS
+
+    assert config.MAX_ENUMERATION == distributions.MAX_ENUMERATION
+    for name, kind in ESTIMATORS.items():
+        assert (name in config.NO_TEMPERATURE) is not kind.uses_temperature
+        assert (name in (*config.SCORE_FUNCTIONS, "exact")) is kind.score_function
 
 
 @pytest.mark.parametrize(

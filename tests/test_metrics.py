@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dvae.bounds import all_codes
+from dvae.distributions import all_codes
 from dvae.metrics import CodeUsage, MutualInformation
 
 

@@ -1,6 +1,5 @@
 """Bounds on log p(x) and, with few codes, log p(x) itself; all in nats per image."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,22 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dvae.distributions import sample_categorical
+from dvae.distributions import all_codes, sample_categorical
 from dvae.randomness import ImageStreams
 
 __all__ = [
-    "MAX_ENUMERATION",
     "Enumeration",
     "LatentModel",
-    "all_codes",
     "exact_log_likelihood",
     "importance_weighted_bound",
     "log_importance_weights",
     "sampled_bound",
 ]
-
-MAX_ENUMERATION = 16_384
-"""The largest number of codes, K^N, that is enumerated."""
 
 
 class LatentModel(Protocol):
@@ -123,28 +117,6 @@ def sampled_bound(
         log_weights = log_importance_weights(model, images, logits, codes)
         bound = torch.logaddexp(bound, log_weights.double().logsumexp(0))
     return bound - math.log(num_samples)
-
-
-def all_codes(
-    num_latents: int, num_categories: int, device: torch.device | str | None = None
-) -> Tensor:
-    """Every code in lexicographic order, (K^N, N).
-
-    Raises:
-        ValueError: If there are more than `MAX_ENUMERATION`.
-
-    Example:
-        >>> all_codes(2, 2).tolist()
-        [[0, 0], [0, 1], [1, 0], [1, 1]]
-    """
-    count = num_categories**num_latents
-    if count > MAX_ENUMERATION:
-        raise ValueError(
-            f"enumeration: expected at most {MAX_ENUMERATION:,} codes, found "
-            f"{num_categories}^{num_latents}"
-        )
-    codes = itertools.product(range(num_categories), repeat=num_latents)
-    return torch.tensor(list(codes), device=device)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,18 @@ from dvae.config import (
     ConstantTemperature,
     Conv,
     ExponentialTemperature,
+    NoTemperature,
     TrainConfig,
 )
 from dvae.config import Data as DataConfig
 from dvae.data.module import ImageDataModule
 from dvae.data.sources import IMAGE_SHAPE
+from dvae.estimators import ESTIMATORS
 from dvae.layers import GumbelSoftmax
 from dvae.models import VAE
 from dvae.modules.vae import VAEModule
 from dvae.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from dvae.objectives import OBJECTIVES
 from dvae.optimizers import configure
 from dvae.priors import PRIORS
 
@@ -49,18 +52,22 @@ def build_vae(config: TrainConfig, pixel_mean: Tensor | None = None) -> VAE:
     encoder_of: type[nn.Module] = ConvEncoder if isinstance(config.model, Conv) else MLPEncoder
     decoder_of: type[nn.Module] = ConvDecoder if isinstance(config.model, Conv) else MLPDecoder
     sizes = config.model.model_dump(exclude={"name"})
+    estimator = config.estimator.model_dump(exclude={"name"})
+    initial = 1.0 if isinstance(config.temperature, NoTemperature) else config.temperature.initial
     return VAE(
         encoder_of(IMAGE_SHAPE, **sizes),
         decoder_of(IMAGE_SHAPE, **sizes),
-        GumbelSoftmax(config.temperature.initial, config.estimator.name),
+        GumbelSoftmax(initial, ESTIMATORS[config.estimator.name](**estimator)),
         PRIORS[config.prior.name](config.model.num_latents, config.model.num_categories),
         torch.full(IMAGE_SHAPE, 0.5) if pixel_mean is None else pixel_mean,
     )
 
 
-def build_temperature(config: TrainConfig, total_steps: int) -> schedules.Schedule:
-    """The temperature schedule of a run of so many steps."""
+def build_temperature(config: TrainConfig, total_steps: int) -> schedules.Schedule | None:
+    """The temperature schedule of a run of so many steps; None where there is no temperature."""
     match config.temperature:
+        case NoTemperature():
+            return None
         case ConstantTemperature() as t:
             return schedules.Constant(t.initial)
         case ExponentialTemperature(rate=float() | int() as rate) as t:
@@ -97,11 +104,13 @@ def count_steps(config: TrainConfig, data: ImageDataModule) -> int:
 
 def build_module(config: TrainConfig, vae: VAE, total_steps: int) -> VAEModule:
     """The LightningModule of a run of so many steps."""
+    objective = config.objective.model_dump(exclude={"name", "beta", "warmup"})
     options = config.optimizer.model_dump(exclude={"schedule", "warmup"})
     if isinstance(config.optimizer, Adam):
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     return VAEModule(
         vae,
+        objective=OBJECTIVES[config.objective.name](**objective),
         temperature=build_temperature(config, total_steps),
         beta=build_beta(config, total_steps),
         optimizers=partial(configure, factor=build_learning_rate(config, total_steps), **options),

@@ -44,7 +44,8 @@ class Pictures(pl.Callback):
         board.add_image("val/reconstructions", reconstructions(vae, images, generator)[0], step)
         board.add_image("val/samples", samples(vae, self.num_images, generator)[0], step)
         board.add_image("val/code_usage", usage_heatmap(pl_module.usage.usage()), step)
-        board.add_scalar("val/temperature", vae.layer.temperature.item(), step)
+        if vae.layer.estimator.uses_temperature:
+            board.add_scalar("val/temperature", vae.layer.temperature.item(), step)
 
 
 class ProgressBar(RichProgressBar):

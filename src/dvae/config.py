@@ -34,6 +34,8 @@ def _count_or_fraction(value: int | float) -> int | float:
 
 Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+MAX_ENUMERATION = 16_384
+"""As in `dvae.distributions`, which would import torch."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -81,9 +83,54 @@ class Prior(Schema):
 
 
 class Estimator(Schema):
-    """See `dvae.estimators`."""
+    """See `dvae.estimators`: those without options."""
 
-    name: Literal["gumbel_softmax", "st_gumbel_softmax"]
+    name: Literal["exact", "gumbel_softmax", "reinmax", "straight_through", "zgr"]
+
+
+class STGumbelSoftmax(Schema):
+    """See `dvae.estimators.STGumbelSoftmax`."""
+
+    name: Literal["st_gumbel_softmax"]
+    backward_temperature: Positive | None
+
+
+class GumbelRao(Schema):
+    """See `dvae.estimators.GumbelRao`."""
+
+    name: Literal["gumbel_rao"]
+    num_samples: Count
+
+
+class GappedST(Schema):
+    """See `dvae.estimators.GappedST`."""
+
+    name: Literal["gapped_st"]
+    gap: NonNegative
+
+
+class Reinforce(Schema):
+    """See `dvae.estimators.Reinforce`."""
+
+    name: Literal["reinforce"]
+    decay: Annotated[float, Field(ge=0, lt=1)] | None
+
+
+class RLOO(Schema):
+    """See `dvae.estimators.RLOO`."""
+
+    name: Literal["rloo"]
+    num_samples: Annotated[int, Field(ge=2)]
+
+
+SCORE_FUNCTIONS = ("reinforce", "rloo")
+NO_TEMPERATURE = ("exact", "reinforce", "rloo", "straight_through", "zgr")
+
+
+class NoTemperature(Schema):
+    """For estimators that have no temperature."""
+
+    name: Literal["none"]
 
 
 class _Temperature(Schema):
@@ -117,11 +164,14 @@ class RampTemperature(_AnnealedTemperature):
 
 
 class Objective(Schema):
-    """Weight on the rate in the training loss, reached linearly over `warmup`."""
+    """See `dvae.objectives`; `beta` weighs the rate, reached linearly over `warmup`."""
 
-    name: Literal["elbo"]
+    name: Literal["elbo", "iwae", "vimco"]
     beta: NonNegative
     warmup: Steps
+    num_samples: Count
+    kl: Literal["discrete", "relaxed"]
+    prior_temperature: Positive | None
 
 
 class _Optimizer(Schema):
@@ -181,9 +231,12 @@ class TrainConfig(Schema):
     data: Data
     model: Annotated[MLP | Conv, Field(discriminator="name")]
     prior: Prior
-    estimator: Estimator
+    estimator: Annotated[
+        Estimator | STGumbelSoftmax | GumbelRao | GappedST | Reinforce | RLOO,
+        Field(discriminator="name"),
+    ]
     temperature: Annotated[
-        ConstantTemperature | ExponentialTemperature | RampTemperature,
+        NoTemperature | ConstantTemperature | ExponentialTemperature | RampTemperature,
         Field(discriminator="name"),
     ]
     objective: Objective
@@ -266,6 +319,7 @@ def _check_file(key: str, path: str | None) -> None:
 
 
 def _check_combinations(config: TrainConfig) -> None:
+    """Refuses options that would have no effect, or that contradict one another."""
     temperature = config.temperature
     if isinstance(temperature, _AnnealedTemperature) and temperature.minimum > temperature.initial:
         raise UserError(
@@ -278,6 +332,58 @@ def _check_combinations(config: TrainConfig) -> None:
         raise UserError(
             "temperature.rate, temperature.steps: expected one of them and null for the other, "
             f"found {temperature.rate} and {temperature.steps}"
+        )
+    _check_pairing(config)
+    if config.callbacks.early_stopping is not None and config.data.validation == 0:
+        raise UserError(
+            "callbacks.early_stopping: expected null with data.validation=0, where there is "
+            f"nothing to select by but the test images, found {config.callbacks.early_stopping}"
+        )
+
+
+def _check_pairing(config: TrainConfig) -> None:
+    """Which estimators, temperatures and objectives go together."""
+    name, objective = config.estimator.name, config.objective
+    without = name in NO_TEMPERATURE
+    if without != isinstance(config.temperature, NoTemperature):
+        expected = "none, as it has no temperature" if without else "a schedule"
+        raise UserError(
+            f"temperature: expected {expected} with estimator={name}, "
+            f"found {config.temperature.name}"
+        )
+    if (objective.kl == "relaxed") == (objective.prior_temperature is None):
+        expected = "a number" if objective.kl == "relaxed" else "null"
+        raise UserError(
+            f"objective.prior_temperature: expected {expected} with objective.kl={objective.kl}, "
+            f"found {objective.prior_temperature}"
+        )
+    if objective.kl == "relaxed" and name != "gumbel_softmax":
+        raise UserError(
+            "estimator: expected gumbel_softmax with objective.kl=relaxed, as densities of relaxed "
+            f"samples are compared, found {name}"
+        )
+    if objective.name != "elbo" and objective.num_samples < 2:
+        raise UserError(
+            f"objective.num_samples: expected at least 2 with objective={objective.name}, "
+            f"found {objective.num_samples}"
+        )
+    if objective.name == "iwae" and name in (*SCORE_FUNCTIONS, "exact"):
+        raise UserError(
+            "estimator: expected one whose gradient passes through the sample with objective=iwae, "
+            f"as the bound has no cost for each sample, found {name}; objective=vimco has one"
+        )
+    plain = isinstance(config.estimator, Reinforce) and config.estimator.decay is None
+    if objective.name == "vimco" and not plain:
+        raise UserError(
+            "estimator: expected reinforce with estimator.decay=null with objective=vimco, which "
+            f"brings its own baseline, found {name}"
+        )
+    codes = config.model.num_categories**config.model.num_latents
+    if name == "exact" and (codes > MAX_ENUMERATION or objective.num_samples > 1):
+        raise UserError(
+            f"estimator=exact: expected at most {MAX_ENUMERATION:,} codes and "
+            f"objective.num_samples=1, found {config.model.num_categories}^"
+            f"{config.model.num_latents} codes and {objective.num_samples}"
         )
 
 

@@ -1,5 +1,6 @@
 """Gumbel noise, categorical and Concrete distributions: pure functions of tensors."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -7,10 +8,14 @@ import torch
 from torch import Generator, Tensor
 
 __all__ = [
+    "MAX_ENUMERATION",
+    "all_codes",
     "categorical_entropy",
     "categorical_kl",
     "concrete_log_prob",
     "concrete_sample",
+    "exponential_from_uniform",
+    "exponential_noise",
     "gumbel_from_uniform",
     "gumbel_noise",
     "one_hot",
@@ -19,9 +24,45 @@ __all__ = [
 ]
 
 
+MAX_ENUMERATION = 16_384
+"""The largest number of codes, K^N, that is enumerated."""
+
+
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which noise and softmaxes are computed: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def exponential_noise(
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Draws standard exponential noise, E = −log u with u uniform on (0, 1).
+
+    The uniform numbers are drawn in at least single precision and kept off both ends of their
+    interval, so that the noise and its logarithm are finite whatever the generator returns.
+
+    Args:
+        shape: Shape of the result.
+        dtype: Dtype of the result.
+        device: Device of the result.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        Noise of the given shape, finite and greater than 0.
+    """
+    draw = working_dtype(dtype)
+    u = torch.rand(tuple(shape), dtype=draw, device=device, generator=generator)
+    return exponential_from_uniform(u).to(dtype)
+
+
+def exponential_from_uniform(u: Tensor) -> Tensor:
+    """Turns uniform numbers in [0, 1] into exponential noise, in place: see `exponential_noise`."""
+    info = torch.finfo(u.dtype)
+    return u.clamp_(info.tiny, 1 - info.eps / 2).log_().neg_()
 
 
 def gumbel_noise(
@@ -31,10 +72,7 @@ def gumbel_noise(
     device: torch.device | str | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Draws standard Gumbel noise, g = −log(−log u) with u uniform on (0, 1).
-
-    The uniform numbers are drawn in at least single precision and kept off both ends of their
-    interval, so that the noise is finite whatever the random number generator returns.
+    """Draws standard Gumbel noise, g = −log E with E from `exponential_noise`.
 
     Args:
         shape: Shape of the result.
@@ -50,21 +88,41 @@ def gumbel_noise(
         torch.Size([2, 3])
     """
     draw = working_dtype(dtype)
-    return gumbel_from_uniform(
-        torch.rand(tuple(shape), dtype=draw, device=device, generator=generator)
-    ).to(dtype)
+    noise = exponential_noise(shape, dtype=draw, device=device, generator=generator)
+    return noise.log_().neg_().to(dtype)
 
 
 def gumbel_from_uniform(u: Tensor) -> Tensor:
-    """Turns uniform numbers into standard Gumbel noise, in place: see `gumbel_noise`."""
-    info = torch.finfo(u.dtype)
-    return u.clamp_(info.tiny, 1 - info.eps / 2).log_().neg_().log_().neg_()
+    """Turns uniform numbers in [0, 1] into standard Gumbel noise, in place."""
+    return exponential_from_uniform(u).log_().neg_()
 
 
 def one_hot(codes: Tensor, num_categories: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turns integer codes (...) into one-hot vectors (..., K) of exact zeros and ones."""
     z = torch.zeros(*codes.shape, num_categories, dtype=dtype, device=codes.device)
     return z.scatter_(-1, codes.unsqueeze(-1), 1)
+
+
+def all_codes(
+    num_latents: int, num_categories: int, device: torch.device | str | None = None
+) -> Tensor:
+    """Every code in lexicographic order, (K^N, N).
+
+    Raises:
+        ValueError: If there are more than `MAX_ENUMERATION`.
+
+    Example:
+        >>> all_codes(2, 2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    count = num_categories**num_latents
+    if count > MAX_ENUMERATION:
+        raise ValueError(
+            f"enumeration: expected at most {MAX_ENUMERATION:,} codes, found "
+            f"{num_categories}^{num_latents}"
+        )
+    codes = itertools.product(range(num_categories), repeat=num_latents)
+    return torch.tensor(list(codes), device=device)
 
 
 def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:

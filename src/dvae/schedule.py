@@ -31,10 +31,11 @@ def show(config: TrainConfig) -> Path:
     total = count_steps(config, data)
     factor = build_learning_rate(config, total)
     curves: dict[str, Callable[[int], float]] = {
-        "temperature": build_temperature(config, total),
         "beta": build_beta(config, total),
         "learning rate": lambda step: config.optimizer.lr * factor(step),
     }
+    if (temperature := build_temperature(config, total)) is not None:
+        curves = {"temperature": temperature, **curves}
     table = Table(title=f"{total:,} steps", title_justify="left")
     for name in ("step", *curves):
         table.add_column(name, justify="right")

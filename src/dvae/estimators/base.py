@@ -2,19 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import gumbel_noise, working_dtype
+from dvae.distributions import gumbel_noise, one_hot, working_dtype
 
 __all__ = [
     "CodeSample",
     "Estimator",
+    "StraightThroughEstimator",
     "as_temperature",
     "check_temperature",
-    "perturb",
+    "linearized_softmax",
     "replace_gradient",
 ]
 
@@ -29,11 +31,13 @@ class CodeSample:
         codes: The drawn categories, (..., N), int64. They follow softmax(logits) exactly, at
             every temperature and for every estimator.
         logits: The logits that they were drawn from, (..., N, K).
+        log_z: log z where z is relaxed: what densities in log space need.
     """
 
     z: Tensor
     codes: Tensor
     logits: Tensor
+    log_z: Tensor | None = None
 
 
 def check_temperature(temperature: float) -> float:
@@ -47,6 +51,11 @@ def check_temperature(temperature: float) -> float:
     return temperature
 
 
+def as_temperature(temperature: float | Tensor) -> float | Tensor:
+    """Checks a temperature given as a number; a tensor is not read, which would synchronise."""
+    return temperature if isinstance(temperature, torch.Tensor) else check_temperature(temperature)
+
+
 def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     """A tensor with the exact value of one tensor and the gradient of another.
 
@@ -54,16 +63,19 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
         value: The value, passed on bit for bit; its own gradient is cut.
         surrogate: Receives the whole gradient; any finite tensor of the same shape.
     """
-    # The difference is formed first and is exactly zero; (value − s.detach()) + s would round.
+    # The difference is formed first and is exactly zero; (value + s) − s.detach() would round.
     return value.detach() + (surrogate - surrogate.detach())
 
 
-def perturb(logits: Tensor, noise: Tensor | None, generator: Generator | None) -> Tensor:
-    """Logits plus standard Gumbel noise, in at least single precision."""
-    dtype = working_dtype(logits.dtype)
-    if noise is None:
-        noise = gumbel_noise(logits.shape, dtype=dtype, device=logits.device, generator=generator)
-    return logits.to(dtype) + noise
+def linearized_softmax(p: Tensor, logits: Tensor) -> Tensor:
+    """A function of the logits with the Jacobian of the softmax at p: diag(p) − p pᵀ.
+
+    Args:
+        p: Probabilities, (..., K), held constant.
+        logits: (..., K).
+    """
+    p = p.detach()
+    return p * (logits - (p * logits).sum(-1, keepdim=True))
 
 
 class Estimator(nn.Module, ABC):
@@ -73,9 +85,18 @@ class Estimator(nn.Module, ABC):
 
     Attributes:
         hard: Whether the forward value of `z` is exactly one-hot.
+        uses_temperature: Whether the temperature has any effect.
+        score_function: Whether gradients reach the logits through `surrogate` only, and not
+            through `z`.
     """
 
     hard: bool = True
+    uses_temperature: bool = True
+    score_function: bool = False
+
+    def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the Gumbel noise that one call of `sample` consumes for logits of a shape."""
+        return tuple(shape)
 
     @abstractmethod
     def sample(
@@ -91,7 +112,8 @@ class Estimator(nn.Module, ABC):
         Args:
             logits: Unnormalised log-probabilities, (..., N, K), of any floating dtype.
             temperature: τ > 0; a zero-dimensional tensor is taken as checked.
-            noise: Standard Gumbel noise, (..., N, K); the draw is then deterministic.
+            noise: Standard Gumbel noise of `noise_shape(logits.shape)`; the draw is then
+                deterministic.
             generator: Source of the noise where none is given; the global one by default.
 
         Returns:
@@ -117,7 +139,43 @@ class Estimator(nn.Module, ABC):
         """Draws and returns `z` alone, (..., N, K)."""
         return self.sample(logits, temperature).z
 
+    def _noise(self, logits: Tensor, noise: Tensor | None, generator: Generator | None) -> Tensor:
+        if noise is not None:
+            return noise
+        shape, dtype = self.noise_shape(logits.shape), working_dtype(logits.dtype)
+        return gumbel_noise(shape, dtype=dtype, device=logits.device, generator=generator)
 
-def as_temperature(temperature: float | Tensor) -> float | Tensor:
-    """Checks a temperature given as a number; a tensor is not read, which would synchronise."""
-    return temperature if isinstance(temperature, torch.Tensor) else check_temperature(temperature)
+
+class StraightThroughEstimator(Estimator):
+    """One-hot forward; backward the gradient of some function of the logits."""
+
+    def sample(
+        self,
+        logits: Tensor,
+        temperature: float | Tensor,
+        *,
+        noise: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> CodeSample:
+        """Draws one-hot codes; see `Estimator.sample`."""
+        temperature = as_temperature(temperature)
+        # Softmaxes of half precision are formed in single precision.
+        working = logits.to(working_dtype(logits.dtype))
+        perturbed = working + self._noise(logits, noise, generator)
+        codes = perturbed.argmax(-1)
+        hard = one_hot(codes, logits.shape[-1], working.dtype)
+        surrogate = self._relax(working, perturbed, hard, temperature)
+        return CodeSample(replace_gradient(hard, surrogate).to(logits.dtype), codes, logits)
+
+    @abstractmethod
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        """The tensor whose gradient with respect to the logits is that of the draw.
+
+        Args:
+            logits: (..., N, K).
+            perturbed: Logits plus noise, (..., N, K).
+            hard: The one-hot draw, (..., N, K).
+            temperature: τ.
+        """

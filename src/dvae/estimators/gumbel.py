@@ -2,8 +2,14 @@
 
 from torch import Generator, Tensor
 
-from dvae.distributions import one_hot
-from dvae.estimators.base import CodeSample, Estimator, as_temperature, perturb, replace_gradient
+from dvae.distributions import concrete_sample, working_dtype
+from dvae.estimators.base import (
+    CodeSample,
+    Estimator,
+    StraightThroughEstimator,
+    as_temperature,
+    check_temperature,
+)
 
 __all__ = ["GumbelSoftmaxEstimator", "STGumbelSoftmax"]
 
@@ -32,34 +38,41 @@ class GumbelSoftmaxEstimator(Estimator):
         generator: Generator | None = None,
     ) -> CodeSample:
         """Draws relaxed codes; see `Estimator.sample`."""
-        perturbed = perturb(logits, noise, generator)
-        z = (perturbed / as_temperature(temperature)).softmax(-1)
-        return CodeSample(z.to(logits.dtype), perturbed.argmax(-1), logits)
+        noise = self._noise(logits, noise, generator)
+        working = logits.to(working_dtype(logits.dtype))
+        log_z = concrete_sample(working, as_temperature(temperature), noise)
+        codes = (working + noise).argmax(-1)
+        return CodeSample(log_z.exp().to(logits.dtype), codes, logits, log_z)
 
 
-class STGumbelSoftmax(Estimator):
+class STGumbelSoftmax(StraightThroughEstimator):
     """Straight-through Gumbel-Softmax: one-hot forward, relaxed backward.
 
     z = one_hot(argmax(logits + g)) with the gradient of softmax((logits + g) / τ).
 
-    Bias: falls with τ, while the variance rises. Temperature: of the backward pass alone. Cost: as
-    Gumbel-Softmax. Deviations from the paper: none.
+    Bias: falls with τ, while the variance rises. Temperature: of the backward pass alone, unless
+    `backward_temperature` takes its place: then τ is left to the relaxed samples of evaluation
+    (the Decoupled estimator). Cost: as Gumbel-Softmax. Deviations: in the Decoupled paper the
+    forward temperature scales the logits of the hard draw; here no temperature changes which code
+    is drawn.
+
+    Args:
+        backward_temperature: Temperature of the gradient, > 0; τ by default.
+
+    Raises:
+        ValueError: If that temperature is not finite and greater than 0.
 
     References:
-        Jang, Gu, Poole 2017, arXiv 1611.01144, section 2.2.
+        Jang, Gu, Poole 2017, arXiv 1611.01144, section 2.2; Shah et al. 2024 (Decoupled).
     """
 
-    def sample(
-        self,
-        logits: Tensor,
-        temperature: float | Tensor,
-        *,
-        noise: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> CodeSample:
-        """Draws one-hot codes; see `Estimator.sample`."""
-        perturbed = perturb(logits, noise, generator)
-        codes = perturbed.argmax(-1)
-        hard = one_hot(codes, logits.shape[-1], perturbed.dtype)
-        relaxed = (perturbed / as_temperature(temperature)).softmax(-1)
-        return CodeSample(replace_gradient(hard, relaxed).to(logits.dtype), codes, logits)
+    def __init__(self, backward_temperature: float | None = None) -> None:
+        super().__init__()
+        if backward_temperature is not None:
+            check_temperature(backward_temperature)
+        self.backward_temperature = backward_temperature
+
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        return (perturbed / (self.backward_temperature or temperature)).softmax(-1)

@@ -19,8 +19,8 @@ class VAEOutput:
     """One pass through the model, in nats per image.
 
     Attributes:
-        sample: The codes drawn from q(z|x), with their logits (B, N, K).
-        distortion: −log p(x|z), (B,).
+        sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
+        distortion: −log p(x|z) of each draw, (..., B).
         rate: KL(q(z|x) ‖ p(z)), summed over latents, (B,).
     """
 
@@ -101,10 +101,16 @@ class VAE(nn.Module):
         """KL(q(z|x) ‖ p(z)) in nats: (B, N, K) → (B,)."""
         return categorical_kl(logits, self.prior.logits).sum(-1)
 
-    def forward(self, images: Tensor) -> VAEOutput:
-        """Encodes, draws codes with the layer's estimator, decodes: what training needs."""
+    def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
+        """Encodes, draws codes with the layer's estimator, decodes: what training needs.
+
+        Args:
+            images: (B, *image_shape) in [0, 1].
+            num_samples: m, codes for each image; more than one stand on a leading axis.
+        """
         logits = self.encode(images)
-        sample = self.layer.sample(logits)
+        repeated = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)
+        sample = self.layer.sample(repeated)
         distortion = -self.log_likelihood(images, self.decode(sample.z))
         return VAEOutput(sample, distortion, self.rate(logits))
 

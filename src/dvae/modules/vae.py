@@ -7,11 +7,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dvae.bounds import MAX_ENUMERATION, Enumeration, exact_log_likelihood, sampled_bound
+from dvae.bounds import Enumeration, exact_log_likelihood, sampled_bound
 from dvae.data.loader import Batch
-from dvae.distributions import concrete_sample, gumbel_from_uniform
+from dvae.distributions import MAX_ENUMERATION, concrete_sample, gumbel_from_uniform
 from dvae.metrics import CodeUsage, MutualInformation
 from dvae.models import VAE
+from dvae.objectives import ELBO, Objective
 from dvae.randomness import ImageStreams
 from dvae.schedules import Constant, Schedule
 
@@ -19,7 +20,7 @@ __all__ = ["VAEModule"]
 
 
 class VAEModule(pl.LightningModule):
-    """Minimises distortion + β · rate; reports bounds of the discrete model.
+    """Minimises an objective; reports bounds of the discrete model.
 
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
     q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
@@ -28,7 +29,8 @@ class VAEModule(pl.LightningModule):
 
     Args:
         vae: The model.
-        temperature: τ at each global step.
+        objective: What is minimised; the negative ELBO by default.
+        temperature: τ at each global step; None for an estimator that has none.
         beta: β at each global step.
         optimizers: From the model to what Lightning's `configure_optimizers` returns.
         config: Plain values from which the whole can be built again; kept in checkpoints.
@@ -41,6 +43,7 @@ class VAEModule(pl.LightningModule):
         self,
         vae: VAE,
         *,
+        objective: Objective | None = None,
         temperature: Schedule | None = None,
         beta: Schedule | None = None,
         optimizers: Callable[[VAE], OptimizerLRScheduler] | None = None,
@@ -51,6 +54,7 @@ class VAEModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.vae = vae
+        self.objective = objective or ELBO()
         self.temperature = temperature
         self.beta = beta or Constant(1.0)
         self.config = dict(config or {})
@@ -75,17 +79,15 @@ class VAEModule(pl.LightningModule):
             self.vae.layer.set_temperature(self.temperature(self.global_step))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The surrogate of the mean of distortion + β · rate."""
-        output = self.vae(batch.images)
-        beta = self.beta(self.global_step)
-        estimator = self.vae.layer.estimator
-        loss = estimator.surrogate(output.distortion + beta * output.rate, output.sample)
+        """The objective, and its parts for the training curves."""
+        output = self.vae(batch.images, self.objective.num_samples)
+        loss = self.objective(self.vae, output, self.beta(self.global_step))
         if (self.global_step + 1) % self.log_every == 0:
             distortion, rate = output.distortion.detach().mean(), output.rate.detach().mean()
-            elbo = "elbo" if estimator.hard else "relaxed_elbo"
-            temperature = self.vae.layer.temperature
+            elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
             self.log_dict({f"train/{elbo}": -(distortion + rate)}, prog_bar=True)
-            self.log_dict({"train/temperature": temperature}, prog_bar=True)
+            if self.temperature is not None:
+                self.log_dict({"train/temperature": self.vae.layer.temperature}, prog_bar=True)
             self.log_dict(
                 {"train/loss": loss.detach(), "train/distortion": distortion, "train/rate": rate}
             )
@@ -137,20 +139,15 @@ class VAEModule(pl.LightningModule):
         streams = ImageStreams(batch.indices, self.eval_seed)
         noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
         codes = (logits + noise).argmax(-1)
-        relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
         rate = vae.rate(logits)
         distortion = -vae.log_likelihood(batch.images, vae.decode_codes(codes))
-        relaxed_distortion = -vae.log_likelihood(batch.images, vae.decode(relaxed))
+        terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
+        if vae.layer.estimator.uses_temperature:
+            relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+            likelihood = vae.log_likelihood(batch.images, vae.decode(relaxed))
+            terms["relaxed_elbo"] = likelihood - rate
         self.usage.update(logits, codes)
-        self._log_means(
-            {
-                "elbo": -(distortion + rate),
-                "rate": rate,
-                "distortion": distortion,
-                "relaxed_elbo": -(relaxed_distortion + rate),
-            },
-            split,
-        )
+        self._log_means(terms, split)
         return logits, codes, streams
 
     def _log_means(self, values: Mapping[str, Tensor], split: str) -> None:

@@ -1,0 +1,126 @@
+"""Score-function estimators: no gradient through z, but one through the probability of the draw."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from dvae.distributions import one_hot, working_dtype
+from dvae.estimators.base import CodeSample, Estimator
+
+__all__ = ["RLOO", "Reinforce", "log_prob"]
+
+
+def log_prob(sample: CodeSample) -> Tensor:
+    """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
+    logits = sample.logits.to(working_dtype(sample.logits.dtype))
+    log_q = logits.log_softmax(-1).expand(*sample.codes.shape, -1)
+    return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+
+class _ScoreFunction(Estimator):
+    """Draws one-hot codes that carry no gradient."""
+
+    uses_temperature = False
+    score_function = True
+
+    def sample(
+        self,
+        logits: Tensor,
+        temperature: float | Tensor = 1.0,
+        *,
+        noise: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> CodeSample:
+        """Draws one-hot codes; see `Estimator.sample`."""
+        with torch.no_grad():
+            perturbed = logits.to(working_dtype(logits.dtype)) + self._noise(
+                logits, noise, generator
+            )
+            codes = perturbed.argmax(-1)
+            hard = one_hot(codes, logits.shape[-1], logits.dtype)
+        return CodeSample(hard, codes, logits)
+
+    @staticmethod
+    def _weigh(cost: Tensor, advantage: Tensor, sample: CodeSample) -> Tensor:
+        """Mean cost, with the gradient of the cost and of the advantage-weighted log q."""
+        score = (advantage.detach() * log_prob(sample)).mean()
+        # Adds a gradient and no value.
+        return cost.mean() + (score - score.detach())
+
+
+class Reinforce(_ScoreFunction):
+    """REINFORCE with a running baseline.
+
+    ∇ = (f(z) − b) ∇ log q(z), b the exponential moving average of past costs.
+
+    Bias: none; the baseline comes from earlier calls only. Temperature: has no effect. Cost: that
+    of a forward pass. Deviations from the paper: the baseline is neither learned nor a function of
+    the input.
+
+    Args:
+        decay: Weight of the past in the baseline, in [0, 1); None for no baseline.
+
+    Raises:
+        ValueError: If the decay lies outside of [0, 1).
+
+    References:
+        Williams 1992, "Simple statistical gradient-following algorithms for connectionist
+        reinforcement learning", Machine Learning 8.
+    """
+
+    average: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float | None = 0.99) -> None:
+        super().__init__()
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
+        self.decay = decay
+        self.register_buffer("average", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
+        """Costs (...), one a draw, to a scalar; moves the baseline in training mode."""
+        # Divided by its weight, the average is unbiased from the first step on.
+        baseline = self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
+        loss = self._weigh(cost, cost - baseline, sample)
+        if self.training and self.decay is not None:
+            with torch.no_grad():
+                self.average.lerp_(cost.mean().to(self.average.dtype), 1 - self.decay)
+                self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+        return loss
+
+
+class RLOO(_ScoreFunction):
+    """REINFORCE with a leave-one-out baseline over S draws.
+
+    ∇ = (1/S) Σ_s (f(z_s) − mean of the other f) ∇ log q(z_s).
+
+    Bias: none. Temperature: has no effect. Cost: S passes through the decoder. The draws stand on a
+    new leading axis. Deviations from the paper: draws with replacement.
+
+    Args:
+        num_samples: S, at least 2.
+
+    Raises:
+        ValueError: If there are fewer than two.
+
+    References:
+        Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
+    """
+
+    def __init__(self, num_samples: int = 4) -> None:
+        super().__init__()
+        if num_samples < 2:
+            raise ValueError(f"num_samples: expected at least 2, found {num_samples}")
+        self.num_samples = num_samples
+
+    def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(S, ..., N, K)."""
+        return (self.num_samples, *shape)
+
+    def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
+        """Costs (S, ...) to a scalar."""
+        others = (cost.sum(0) - cost) / (self.num_samples - 1)
+        return self._weigh(cost, cost - others, sample)

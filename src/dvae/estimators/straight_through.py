@@ -1,0 +1,113 @@
+"""Straight-through estimators: one-hot forward, the Jacobian of a softmax backward."""
+
+from torch import Tensor
+
+from dvae.estimators.base import StraightThroughEstimator, linearized_softmax
+
+__all__ = ["ZGR", "GappedST", "ReinMax", "StraightThrough"]
+
+
+class StraightThrough(StraightThroughEstimator):
+    """Plain straight-through: the draw is taken for its mean.
+
+    ∂z/∂logits = diag(p) − p pᵀ at p = softmax(logits): a first-order approximation.
+
+    Bias: none for a cost that is linear in z. Temperature: has no effect. Cost: one softmax.
+    Deviations from the paper: categorical instead of Bernoulli.
+
+    References:
+        Bengio, Léonard, Courville 2013, arXiv 1308.3432.
+    """
+
+    uses_temperature = False
+
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        return logits.softmax(-1)
+
+
+class GappedST(StraightThroughEstimator):
+    """Gapped straight-through: deterministic perturbations in place of Gumbel noise.
+
+    With D the draw and M the largest logit, the logit of D is raised to M and every other one
+    lowered, where it must be, to M − gap: θ' = θ + (M − θ_D) D − max(0, θ + gap − M) (1 − D).
+    z = D with the gradient of softmax(θ' / τ), the shifts held constant.
+
+    Bias: of the order of straight-through's; the noise of Gumbel-Softmax is saved. Temperature: of
+    the backward pass. Cost: one softmax. Deviations from the paper: none.
+
+    Args:
+        gap: Least distance between the drawn logit and the others, at least 0; 1 in the paper.
+
+    Raises:
+        ValueError: If the gap is negative.
+
+    References:
+        Fan et al. 2022, arXiv 2206.07235.
+    """
+
+    def __init__(self, gap: float = 1.0) -> None:
+        super().__init__()
+        if not gap >= 0:
+            raise ValueError(f"gap: expected a number >= 0, found {gap}")
+        self.gap = gap
+
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        theta = logits.detach()
+        largest = theta.amax(-1, keepdim=True)
+        raised = (largest - theta) * hard
+        lowered = (theta + self.gap - largest).relu() * (1 - hard)
+        return ((logits + raised - lowered) / temperature).softmax(-1)
+
+
+class ReinMax(StraightThroughEstimator):
+    """ReinMax: Heun's second-order method in place of the first-order one of straight-through.
+
+    ∂z/∂logits = 2 J((D + p_τ) / 2) − J(p) / 2 with J(q) = diag(q) − q qᵀ, p = softmax(logits),
+    p_τ = softmax(logits / τ) and the draw D.
+
+    Bias: none for a cost quadratic in z at τ = 1. Temperature: smooths p_τ; the paper's optima lie
+    between 1 and 1.5, and below 1 the estimator degrades. Cost: two softmaxes. Deviations from the
+    paper: none; its stop-gradient construction has this Jacobian.
+
+    References:
+        Liu et al. 2023, arXiv 2304.08612.
+    """
+
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        theta = logits.detach()
+        midpoint = (hard + (theta / temperature).softmax(-1)) / 2
+        return (
+            2 * linearized_softmax(midpoint, logits)
+            - linearized_softmax(theta.softmax(-1), logits) / 2
+        )
+
+
+class ZGR(StraightThroughEstimator):
+    """ZGR: the limit of Gumbel-Rao at zero temperature, in closed form.
+
+    ∂z/∂logits = ½ (diag(p) − p pᵀ) + ½ (D − p)(D − p)ᵀ: the mean of straight-through and of a
+    score-function term that is linear in the cost (DARN).
+
+    Bias: none for a cost quadratic in z; equal to ReinMax at τ = 1. Temperature: has no effect.
+    Cost: one softmax. Deviations from the paper: none.
+
+    References:
+        Shekhovtsov 2023, "Cold Analysis of Rao-Blackwellized Straight-Through Gumbel-Softmax
+        Gradient Estimator", ICML.
+    """
+
+    uses_temperature = False
+
+    def _relax(
+        self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
+    ) -> Tensor:
+        p = logits.detach().softmax(-1)
+        offset = hard - p
+        score = (offset * logits).sum(-1, keepdim=True)
+        return (linearized_softmax(p, logits) + offset * score) / 2
