@@ -4,11 +4,11 @@ from dvae.cli import run
 from dvae.config import TrainConfig
 
 
-def main(config: TrainConfig) -> float:
+def main(config: TrainConfig) -> float | None:
     """Trains; returns the validation ELBO, by which sweeps compare runs."""
     from dvae.train import train
 
-    return train(config)["val/elbo"]
+    return train(config).get("val/elbo")
 
 
 if __name__ == "__main__":

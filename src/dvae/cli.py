@@ -29,6 +29,7 @@ EXIT_CODE = 2
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
 
 
 def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) -> None:
@@ -45,8 +46,7 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
         try:
-            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            return task(parse(schema, values))
+            return task(parse(schema, _plain(config)))
         except _USER_ERRORS as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # The other jobs go on; Hydra names the one that failed.
@@ -71,7 +71,13 @@ def compose(name: str, overrides: list[str]) -> Any:
     """Composes a configuration from overrides, as plain values; for notebooks and tests."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = hydra.compose(name, overrides=overrides)
-    return OmegaConf.to_container(config, resolve=True)
+    return _plain(config)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Resolved plain values; keys with a leading underscore only help to form others."""
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return {key: value for key, value in values.items() if not key.startswith("_")}
 
 
 def _fail(line: str) -> NoReturn:
@@ -81,9 +87,9 @@ def _fail(line: str) -> NoReturn:
 
 def _explain(error: Exception, name: str) -> str:
     """What to mend, in place of Hydra's advice to append a mistyped key with +."""
-    text = str(error)
+    text = str(error) or str(error.__cause__ or type(error).__name__)
     if isinstance(error, UserError):
-        return text.partition("See https")[0]
+        return text
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -95,7 +101,9 @@ def _explain(error: Exception, name: str) -> str:
         return f"{key}: no such key{nearest(key, _keys(name))}"
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
-    return text.partition("See https")[0]
+    if match := re.search(r"Interpolation key '_tuned\.(.*)' not found", text):
+        return f"experiment: expected a pair that settings are known for, found {match.group(1)}"
+    return text.partition("See https")[0].partition("full_key:")[0]
 
 
 def _groups() -> list[str]:

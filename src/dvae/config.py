@@ -334,6 +334,11 @@ def _check_combinations(config: TrainConfig) -> None:
             f"found {temperature.rate} and {temperature.steps}"
         )
     _check_pairing(config)
+    if config.trainer.validate_every > config.trainer.max_epochs:
+        raise UserError(
+            "trainer.validate_every: expected at most trainer.max_epochs="
+            f"{config.trainer.max_epochs}, found {config.trainer.validate_every}"
+        )
     if config.callbacks.early_stopping is not None and config.data.validation == 0:
         raise UserError(
             "callbacks.early_stopping: expected null with data.validation=0, where there is "

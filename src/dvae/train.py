@@ -38,7 +38,7 @@ _PRECISION: dict[int | str, Any] = {
 
 
 def train(config: TrainConfig) -> dict[str, float]:
-    """Trains on one configuration and tests the best checkpoint.
+    """Trains on one configuration and tests the best checkpoint, or the last without validation.
 
     Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
     events, `metrics.json` and two pictures.
@@ -47,7 +47,7 @@ def train(config: TrainConfig) -> dict[str, float]:
         config: The configuration.
 
     Returns:
-        Validation and test metrics of the best checkpoint, in nats per image.
+        Test metrics of that checkpoint, and its validation ELBO, in nats per image.
 
     Raises:
         UserError: If an input is wrong.
@@ -60,18 +60,18 @@ def train(config: TrainConfig) -> dict[str, float]:
         load_checkpoint(config.resume, key="resume")
     pl.seed_everything(config.seed, verbose=False)
     data = build_data(config.data, config.paths.data_dir, config.seed)
-    trainer, best = _build_trainer(config, output)
+    trainer, chosen = _build_trainer(config, output)
     data.prepare_data()
     vae = build_vae(config, data.pixel_mean())
     module = build_module(config, vae, count_steps(config, data))
     if config.compile:
         vae.compile()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
-    checkpoint = Path(best.best_model_path)
+    checkpoint = Path(chosen.best_model_path)
     results = trainer.test(
         module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
     )[0]
-    metrics = {"val/elbo": float(best.best_model_score or float("nan")), **results}
+    metrics = _validation_metrics(chosen) | dict(results)
     _log_hyperparameters(trainer.logger, config, metrics)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
@@ -79,14 +79,20 @@ def train(config: TrainConfig) -> dict[str, float]:
     return metrics
 
 
+def _validation_metrics(chosen: ModelCheckpoint) -> dict[str, float]:
+    """The score of the best checkpoint; nothing where the last one is tested."""
+    return {} if chosen.best_model_score is None else {"val/elbo": float(chosen.best_model_score)}
+
+
 def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.trainer
     folder = output / "checkpoints"
-    best = ModelCheckpoint(
-        folder, "best", monitor="val/elbo", mode="max", enable_version_counter=False
-    )
-    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks: list[Callback] = [best, last]
+    chosen = last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    if config.data.validation:
+        chosen = ModelCheckpoint(
+            folder, "best", monitor="val/elbo", mode="max", enable_version_counter=False
+        )
+    callbacks: list[Callback] = list(dict.fromkeys([chosen, last]))
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.learning_rate:
@@ -123,7 +129,7 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
             f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
             f"found none ({error})"
         ) from error
-    return trainer, best
+    return trainer, chosen
 
 
 def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str, float]) -> None:
@@ -151,8 +157,9 @@ def _report(
     metrics: Mapping[str, float], output: Path, checkpoint: Path, pictures: Mapping[str, Path]
 ) -> None:
     console = Console()
-    console.print(metrics_table("Best checkpoint, by val/elbo", metrics))
-    rows = {"run": output, "best checkpoint": checkpoint, **pictures}
+    how = "best checkpoint, by val/elbo" if "val/elbo" in metrics else "last checkpoint"
+    console.print(metrics_table(f"Metrics of the {how}", metrics))
+    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
     for name, path in rows.items():
         console.print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)
     console.print(f"{'watch':>16}  tensorboard --logdir {output}", soft_wrap=True, highlight=False)
