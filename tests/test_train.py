@@ -248,6 +248,7 @@ SMOKE = [
     "objective.warmup=0.5",
     "trainer.gradient_clip=1.0",
     "callbacks.early_stopping=1",
+    "callbacks.gradient_snr=1",
     "temperature.steps=1",
     "objective.num_samples=3",
     "estimator.backward_temperature=0.5 estimator=st_gumbel_softmax",

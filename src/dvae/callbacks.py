@@ -4,16 +4,20 @@ import logging
 import warnings
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from dvae.data.binarize import to_unit
+from dvae.data.loader import Batch
 from dvae.data.module import ImageDataModule
+from dvae.gradients import draws, signal_to_noise
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
 from dvae.visualize import reconstructions, samples, usage_heatmap
 
-__all__ = ["Pictures", "ProgressBar", "quiet"]
+__all__ = ["GradientNoise", "Pictures", "ProgressBar", "quiet"]
 
 
 class Pictures(pl.Callback):
@@ -46,6 +50,49 @@ class Pictures(pl.Callback):
         board.add_image("val/code_usage", usage_heatmap(pl_module.usage.usage()), step)
         if vae.layer.estimator.uses_temperature:
             board.add_scalar("val/temperature", vae.layer.temperature.item(), step)
+
+
+class GradientNoise(pl.Callback):
+    """Logs `train/gradient_snr`, the signal-to-noise ratio of the gradient that training follows.
+
+    Every so many steps, the distortion's gradient with respect to the logits of the batch is
+    estimated anew several times: see `dvae.gradients.signal_to_noise`. Neither weights, nor
+    baselines, nor the random numbers of training are touched.
+
+    Args:
+        every_n_steps: Steps between two measurements.
+        num_draws: Estimates of each.
+    """
+
+    def __init__(self, every_n_steps: int, num_draws: int = 20) -> None:
+        self.every_n_steps = every_n_steps
+        self.num_draws = num_draws
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Measures and logs."""
+        if trainer.global_step % self.every_n_steps or not isinstance(pl_module, VAEModule):
+            return
+        vae, logger = pl_module.vae, trainer.logger
+        if not isinstance(logger, TensorBoardLogger):
+            return
+        estimator, temperature = vae.layer.estimator, vae.layer.temperature.item()
+        vae.eval()
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            logits = vae.encode(batch.images).detach()
+            estimates = list(
+                draws(vae, estimator, logits, batch.images, temperature, self.num_draws)
+            )
+        vae.train()
+        ratio = signal_to_noise(torch.stack(estimates)).item()
+        logger.experiment.add_scalar("train/gradient_snr", ratio, trainer.global_step)
 
 
 class ProgressBar(RichProgressBar):

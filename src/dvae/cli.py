@@ -68,10 +68,19 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
 
 
 def compose(name: str, overrides: list[str]) -> Any:
-    """Composes a configuration from overrides, as plain values; for notebooks and tests."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose(name, overrides=overrides)
-    return _plain(config)
+    """Composes a configuration from overrides, as plain values; inside of a job too."""
+    return _plain(_compose(name, overrides))
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    running = GlobalHydra.instance()
+    outer = running.hydra
+    running.clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(name, overrides=overrides)
+    finally:
+        running.hydra = outer
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -123,9 +132,6 @@ def _no_option(group: str, option: str) -> str:
 
 def _keys(name: str) -> list[str]:
     """All keys and groups of a configuration with its defaults, dotted."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose(name)
 
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):
@@ -133,4 +139,4 @@ def _keys(name: str) -> list[str]:
         below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
         return below + ([prefix] if prefix else [])
 
-    return sorted({*walk(OmegaConf.to_container(config), ""), *_groups()})
+    return sorted({*walk(OmegaConf.to_container(_compose(name, [])), ""), *_groups()})

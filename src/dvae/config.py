@@ -123,6 +123,18 @@ class RLOO(Schema):
     num_samples: Annotated[int, Field(ge=2)]
 
 
+EstimatorName = Literal[
+    "exact",
+    "gapped_st",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "reinforce",
+    "reinmax",
+    "rloo",
+    "st_gumbel_softmax",
+    "straight_through",
+    "zgr",
+]
 SCORE_FUNCTIONS = ("reinforce", "rloo")
 NO_TEMPERATURE = ("exact", "reinforce", "rloo", "straight_through", "zgr")
 
@@ -216,6 +228,7 @@ class Callbacks(Schema):
     pictures: bool
     learning_rate: bool
     early_stopping: Count | None
+    gradient_snr: Count | None
 
 
 class Paths(Schema):
@@ -290,6 +303,19 @@ class SampleConfig(FromCheckpointConfig):
     output_dir: str | None
 
 
+class GradientsConfig(Schema):
+    """See `dvae.compare_gradients`."""
+
+    checkpoint: str | None
+    estimators: Annotated[list[EstimatorName], Field(min_length=1)] | None
+    temperatures: Annotated[list[Positive], Field(min_length=1)]
+    num_images: Count
+    num_draws: Annotated[int, Field(ge=2)]
+    device: Literal["auto", "cpu", "cuda"]
+    seed: Seed
+    paths: Paths
+
+
 AnySchema = TypeVar("AnySchema", bound=Schema)
 
 
@@ -307,7 +333,7 @@ def parse(schema: type[AnySchema], values: Any) -> AnySchema:
     if isinstance(config, TrainConfig):
         _check_combinations(config)
         _check_file("resume", config.resume)
-    if isinstance(config, FromCheckpointConfig):
+    if isinstance(config, FromCheckpointConfig | GradientsConfig):
         _check_file("checkpoint", config.checkpoint)
     return config
 

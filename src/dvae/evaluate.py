@@ -9,12 +9,10 @@ from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
 from dvae.config import Data, EvaluateConfig, FromCheckpointConfig, TrainConfig
+from dvae.devices import resolve_device
 from dvae.report import metrics_table, write_json
 
-__all__ = ["ACCELERATORS", "data_of", "evaluate"]
-
-ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
-"""Lightning's names of the devices."""
+__all__ = ["data_of", "evaluate"]
 
 
 def data_of(config: FromCheckpointConfig, trained: TrainConfig) -> Data:
@@ -46,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     changed = data_of(config, trained).model_copy(update={"eval_batch_size": config.batch_size})
     data = build_data(changed, config.data_dir, trained.seed)
     trainer = pl.Trainer(
-        accelerator=ACCELERATORS[config.device],
+        accelerator="gpu" if resolve_device(config.device).type == "cuda" else "cpu",
         devices=1,
         logger=False,
         enable_checkpointing=False,

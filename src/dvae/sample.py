@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from torch import Generator, Tensor
 
@@ -11,6 +10,7 @@ from dvae.build import build_data
 from dvae.checkpoint import load_module
 from dvae.config import SampleConfig, TrainConfig
 from dvae.data.binarize import to_unit
+from dvae.devices import resolve_device
 from dvae.errors import UserError
 from dvae.evaluate import data_of
 from dvae.models import VAE
@@ -44,10 +44,7 @@ def sample(config: SampleConfig) -> Path:
     """
     checkpoint = Path(config.checkpoint)
     module, trained = load_module(checkpoint)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: expected cpu on this machine, found cuda, which is not available")
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = automatic if config.device == "auto" else config.device
+    device = resolve_device(config.device)
     vae = module.vae.to(device)
     if config.relaxed_temperature is not None:
         vae.layer.set_temperature(config.relaxed_temperature)

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from dvae.build import build_data, build_module, build_vae, count_steps
-from dvae.callbacks import Pictures, ProgressBar, quiet
+from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import load_checkpoint
 from dvae.config import TrainConfig
 from dvae.data.binarize import to_unit
@@ -101,6 +101,8 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
         callbacks.append(
             EarlyStopping("val/elbo", mode="max", patience=config.callbacks.early_stopping)
         )
+    if config.callbacks.gradient_snr is not None:
+        callbacks.append(GradientNoise(config.callbacks.gradient_snr))
     if options.progress_bar:
         callbacks.append(ProgressBar())
     try:

@@ -1,0 +1,15 @@
+"""Compares gradient estimators with the exact gradient: `python scripts/gradients.py`."""
+
+from dvae.cli import run
+from dvae.config import GradientsConfig
+
+
+def main(config: GradientsConfig) -> None:
+    """Prints a table; writes a CSV and a plot."""
+    from dvae.compare_gradients import compare_gradients
+
+    compare_gradients(config)
+
+
+if __name__ == "__main__":
+    run("gradients", GradientsConfig, main)

@@ -1,0 +1,206 @@
+"""How far gradient estimators are from the true gradient, and how noisy they are."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dvae.distributions import MAX_ENUMERATION
+from dvae.estimators import ESTIMATORS, Estimator, Exact
+from dvae.models import VAE
+
+__all__ = ["Quality", "compare", "draws", "measure", "plot", "signal_to_noise", "write_csv"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality of one estimator at one temperature, for the gradient of the distortion.
+
+    The gradient is that with respect to the logits of a batch of images, one vector; with g the
+    true one and ĝ an estimate:
+
+    Attributes:
+        estimator: Name.
+        temperature: τ; NaN for an estimator that has none.
+        bias: ‖E ĝ − g‖ / ‖g‖, corrected for the noise of the finite mean.
+        bias_error: Standard error of the bias.
+        variance: E ‖ĝ − E ĝ‖² / ‖g‖².
+        cosine: Mean cosine between ĝ and g.
+        microseconds: Median time of one estimate, the decoder's passes included.
+    """
+
+    estimator: str
+    temperature: float
+    bias: float
+    bias_error: float
+    variance: float
+    cosine: float
+    microseconds: float
+
+
+def draws(
+    vae: VAE, estimator: Estimator, logits: Tensor, images: Tensor, temperature: float, count: int
+) -> Iterator[Tensor]:
+    """Yields independent estimates of the distortion's gradient with respect to the logits.
+
+    Args:
+        vae: The model, in evaluation mode.
+        estimator: The estimator.
+        logits: Where the gradient is taken, (B, N, K).
+        images: (B, 1, 28, 28).
+        temperature: τ.
+        count: Number of estimates.
+
+    Yields:
+        Gradients of the sum over images, (B, N, K), in nats.
+    """
+    for _ in range(count):
+        leaf = logits.detach().requires_grad_()
+        sample = estimator.sample(leaf, temperature)
+        distortion = -vae.log_likelihood(images, vae.decode(sample.z))
+        loss = estimator.surrogate(distortion, sample) * len(images)
+        yield torch.autograd.grad(loss, leaf)[0]
+
+
+def measure(
+    vae: VAE,
+    name: str,
+    estimator: Estimator,
+    images: Tensor,
+    temperature: float,
+    exact: Tensor,
+    count: int,
+) -> Quality:
+    """Measures one estimator at one temperature.
+
+    Args:
+        vae: The model, in evaluation mode.
+        name: Name of the estimator.
+        estimator: The estimator.
+        images: (B, 1, 28, 28).
+        temperature: τ.
+        exact: The true gradient, (B, N, K).
+        count: Number of estimates, at least 2.
+    """
+    logits = vae.encode(images).detach()
+    target, norm = exact.flatten().double(), exact.double().norm()
+    total, square = torch.zeros_like(target), 0.0
+    cosines, times = [], []
+    estimates = draws(vae, estimator, logits, images, temperature, count)
+    for _ in range(count):
+        start = time.perf_counter()
+        flat = next(estimates).flatten().double()
+        times.append(time.perf_counter() - start)
+        total += flat
+        square += (flat @ flat).item()
+        cosines.append(torch.nn.functional.cosine_similarity(flat, target, 0).item())
+    mean = total / count
+    variance = max(0.0, (square / count - (mean @ mean).item()) * count / (count - 1))
+    # The squared distance of the mean overstates the squared bias by the variance of the mean.
+    noise = variance / count
+    squared_bias = (mean - target).square().sum().item() - noise
+    error = math.sqrt(noise) / norm.item()
+    return Quality(
+        name,
+        temperature if estimator.uses_temperature else math.nan,
+        math.sqrt(max(squared_bias, 0.0)) / norm.item(),
+        error,
+        variance / norm.item() ** 2,
+        sum(cosines) / count,
+        1e6 * sorted(times)[count // 2],
+    )
+
+
+def compare(
+    vae: VAE,
+    images: Tensor,
+    estimators: Sequence[str],
+    temperatures: Sequence[float],
+    count: int,
+) -> Iterator[Quality]:
+    """Measures estimators over temperatures; those without a temperature once.
+
+    Args:
+        vae: A model with at most 16,384 codes.
+        images: (B, 1, 28, 28).
+        estimators: Names out of `dvae.estimators.ESTIMATORS`.
+        temperatures: Values of τ.
+        count: Estimates of each.
+
+    Yields:
+        One result a pair.
+
+    Raises:
+        ValueError: If the codes are too many to enumerate.
+    """
+    if vae.num_categories**vae.num_latents > MAX_ENUMERATION:
+        raise ValueError(
+            f"model: expected at most {MAX_ENUMERATION:,} codes for an exact gradient, found "
+            f"{vae.num_categories}^{vae.num_latents}"
+        )
+    vae.eval()
+    logits = vae.encode(images).detach()
+    exact = next(draws(vae, Exact(), logits, images, 1.0, 1))
+    for name in estimators:
+        estimator = ESTIMATORS[name]().to(images.device)
+        for temperature in temperatures if estimator.uses_temperature else [1.0]:
+            # A running baseline needs some calls before it stands for the past.
+            for _ in draws(vae, estimator, logits, images, temperature, 20):
+                pass
+            yield measure(vae, name, estimator, images, temperature, exact, count)
+
+
+def signal_to_noise(gradients: Tensor) -> Tensor:
+    """‖mean gradient‖ / sqrt(total variance) of independent estimates (R, ...), a scalar.
+
+    The squared norm of the mean is corrected for its own noise, and 0 where that exceeds it.
+    """
+    flat = gradients.flatten(1)
+    variance = flat.var(0).sum()
+    signal = flat.mean(0).square().sum() - variance / len(flat)
+    return (signal.clamp_min(0) / variance.clamp_min(torch.finfo(flat.dtype).tiny)).sqrt()
+
+
+def write_csv(path: Path, results: Sequence[Quality]) -> None:
+    """Writes one row a result, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Quality)])
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text.getvalue())
+    temporary.replace(path)
+
+
+def plot(path: Path, results: Sequence[Quality]) -> None:
+    """Draws bias and variance over temperature, one line an estimator."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    names = list(dict.fromkeys(result.estimator for result in results))
+    colours = plt.get_cmap("tab20")
+    for axis, quantity in zip(axes, ("bias", "variance"), strict=True):
+        for number, name in enumerate(names):
+            rows = [result for result in results if result.estimator == name]
+            values = [getattr(row, quantity) for row in rows]
+            style = {"color": colours(number), "label": name}
+            if math.isnan(rows[0].temperature):
+                # No temperature: a level.
+                axis.axhline(values[0], linestyle="--", **style)
+            else:
+                axis.plot([row.temperature for row in rows], values, marker="o", **style)
+        axis.set(title=f"relative {quantity}", xlabel="temperature", xscale="log")
+        axis.set_yscale("symlog", linthresh=1e-3)
+        axis.grid(alpha=0.3)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
