@@ -14,7 +14,7 @@ OPTIONS = [
 
 # What an option needs beside it.
 COMPANIONS = {
-    "estimator=exact": ["model.num_latents=4", "model.num_categories=8"],
+    "estimator=exact": ["model.num_latents=4", "model.num_categories=8", "objective.num_samples=1"],
     "temperature=none": ["estimator=zgr"],
 }
 
