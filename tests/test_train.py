@@ -56,7 +56,7 @@ def test_metrics_are_consistent(run):
 def test_tensorboard_has_scalars_pictures_and_hyperparameters(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run[0] / "tensorboard"), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(run[0]), size_guidance={"scalars": 0})
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/temperature", "train/relaxed_elbo", "val/elbo"} <= set(

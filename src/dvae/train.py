@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import (
     Callback,
@@ -53,6 +54,9 @@ def train(config: TrainConfig) -> dict[str, float]:
         UserError: If an input is wrong.
     """
     quiet()
+    # Late in a run softmaxes and moments decay to denormal numbers, which are slow on a CPU.
+    # Threads that start later inherit the setting.
+    torch.set_flush_denormal(True)
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config.model_dump(), output / "config.yaml")
@@ -122,9 +126,7 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             callbacks=callbacks,
-            logger=TensorBoardLogger(
-                output, name="", version="tensorboard", default_hp_metric=False
-            ),
+            logger=TensorBoardLogger(output, name="", version="", default_hp_metric=False),
         )
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise UserError(
@@ -135,13 +137,14 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
 
 
 def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str, float]) -> None:
-    def flat(node: Any, prefix: str) -> dict[str, Any]:
-        if not isinstance(node, dict):
-            return {prefix: str(node) if isinstance(node, list) or node is None else node}
-        parts = [flat(v, f"{prefix}.{k}" if prefix else k) for k, v in node.items()]
-        return {key: value for part in parts for key, value in part.items()}
-
-    logger.log_hyperparams(flat(config.model_dump(exclude={"paths"}), ""), dict(metrics))
+    """Fills the HParams tab: what shapes the result, the most telling groups first."""
+    values: dict[str, Any] = {}
+    for group in ("estimator", "temperature", "objective", "model", "prior", "optimizer", "data"):
+        for key, value in getattr(config, group).model_dump().items():
+            name = group if key == "name" else f"{group}.{key}"
+            values[name] = value if isinstance(value, int | float | str) else str(value)
+    values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
+    logger.log_hyperparams(values, dict(metrics))
     logger.save()
 
 

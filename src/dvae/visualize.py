@@ -1,7 +1,10 @@
 """Models → pictures: image tensors (3 or 1, H, W) in [0, 1], and the codes behind them."""
 
-import matplotlib as mpl
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -123,18 +126,27 @@ def interpolation_codes(
     return torch.where(changed, end.unsqueeze(1), start.unsqueeze(1))
 
 
-def usage_heatmap(usage: Tensor, scale: int = 16) -> Tensor:
-    """Code usage as a picture: a row a latent, a column a category.
+def usage_heatmap(usage: Tensor) -> Tensor:
+    """Code usage as a picture with axes: a row a latent, a column a category.
 
     Args:
         usage: Share of images in each category, (N, K).
-        scale: Pixels of a cell's side.
 
     Returns:
-        (3, N · scale, K · scale); black is unused, and the colour saturates at four times the
-        uniform share.
+        (3, H, W) in [0, 1]. The colours end at four times the share of a uniform use.
     """
-    full = 4 / usage.shape[1]
-    colours = mpl.colormaps["inferno"]((usage.double().cpu() / full).clamp(0, 1).numpy())
-    cells = torch.from_numpy(colours)[..., :3].permute(2, 0, 1).float()
-    return cells.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    num_latents, num_categories = usage.shape
+    size = (1.8 + min(0.25 * num_categories, 8), 0.9 + min(0.22 * num_latents, 12))
+    figure = Figure(figsize=size, dpi=80, layout="constrained")
+    axis = figure.add_subplot()
+    picture = axis.imshow(
+        usage.cpu().numpy(), vmin=0, vmax=min(1.0, 4 / num_categories), aspect="auto"
+    )
+    axis.set(xlabel="category", ylabel="latent")
+    for labels in (axis.xaxis, axis.yaxis):
+        labels.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(picture, ax=axis, label="share of images", aspect=30)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return pixels.permute(2, 0, 1).float() / 255
