@@ -1,7 +1,7 @@
 """Draws pictures from a checkpoint: `python scripts/sample.py checkpoint=PATH what=prior`."""
 
 from dvae.cli import run
-from dvae.config import SampleConfig
+from dvae.schemas import SampleConfig
 
 
 def main(config: SampleConfig) -> None:

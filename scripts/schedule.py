@@ -1,7 +1,7 @@
 """Shows the schedules of a run: `python scripts/schedule.py temperature=cosine [key=value]`."""
 
 from dvae.cli import run
-from dvae.config import TrainConfig
+from dvae.schemas import TrainConfig
 
 
 def main(config: TrainConfig) -> None:

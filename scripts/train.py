@@ -1,7 +1,7 @@
 """Trains a model: `python scripts/train.py [group=option] [key=value]`."""
 
 from dvae.cli import run
-from dvae.config import TrainConfig
+from dvae.schemas import TrainConfig
 
 
 def main(config: TrainConfig) -> float | None:

@@ -6,8 +6,9 @@ import torch
 
 from dvae.build import build_vae
 from dvae.cli import compose
-from dvae.config import TrainConfig, parse
+from dvae.config import parse
 from dvae.models import VAE
+from dvae.schemas import TrainConfig
 
 # Small layers gain nothing from more threads, and results do not depend on their number.
 torch.set_num_threads(min(2, os.cpu_count() or 1))

@@ -89,7 +89,7 @@ def test_order_of_the_bounds(shallow_vae, images):
     """ELBO ≤ rising importance-weighted bounds ≤ log p(x), and the last meet."""
     exact = _exact(shallow_vae, images)
     logits = shallow_vae.encode(images)
-    repeats = 400
+    repeats = 150
 
     def estimate(m):
         draws = torch.stack(

@@ -77,7 +77,7 @@ def test_answers_do_not_wait_for_torch():
 
 def test_help_lists_the_groups():
     text = _run("train", "--help").stdout
-    for line in ("estimator: gumbel_softmax, st_gumbel_softmax", "model: conv, mlp", "seed: 0"):
+    for line in ("estimator: exact, gapped_st, gumbel_rao", "model: conv, mlp", "seed: 0"):
         assert line in text
 
 

@@ -12,7 +12,9 @@ def _loaded(module):
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["dvae", "dvae.config", "dvae.cli", "dvae.schedules"])
+@pytest.mark.parametrize(
+    "module", ["dvae", "dvae.config", "dvae.schemas", "dvae.cli", "dvae.schedules"]
+)
 def test_configurations_do_not_wait_for_torch(module):
     assert not _loaded(module) & {"torch", "pytorch_lightning", "torchvision", "matplotlib"}
 

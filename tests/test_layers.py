@@ -26,14 +26,27 @@ def test_temperature_travels_with_the_state():
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_takes_a_name_or_an_instance(name):
     for estimator in (name, ESTIMATORS[name]()):
+        if ESTIMATORS[name].score_function:
+            with pytest.raises(ValueError, match="expected a cost for each draw, found a call"):
+                GumbelSoftmax(0.5, estimator)(torch.zeros(3, 4, 5))
+            continue
         logits = torch.randn(3, 4, 5, requires_grad=True)
         (GumbelSoftmax(0.5, estimator)(logits) * torch.arange(5)).sum().backward()
         assert logits.grad.abs().sum() > 0
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="estimator: expected one of gumbel_softmax, .* found 'x'"):
+    with pytest.raises(ValueError, match="estimator: expected one of exact, .* found 'x'"):
         GumbelSoftmax(1.0, "x")
+
+
+def test_score_functions_train_through_the_surrogate():
+    layer = GumbelSoftmax(1.0, "rloo")
+    logits = torch.zeros(8, 2, 3, requires_grad=True)
+    sample = layer.sample(logits)
+    layer.estimator.surrogate(sample.z[..., 0].sum(-1), sample).backward()
+    assert logits.grad.abs().sum() > 0
+    assert layer.eval()(logits).shape == (8, 2, 3)
 
 
 def test_a_low_temperature_approaches_one_hot():

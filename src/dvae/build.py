@@ -6,15 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from dvae import schedules
-from dvae.config import (
-    Adam,
-    ConstantTemperature,
-    Conv,
-    ExponentialTemperature,
-    NoTemperature,
-    TrainConfig,
-)
-from dvae.config import Data as DataConfig
 from dvae.data.module import ImageDataModule
 from dvae.data.sources import IMAGE_SHAPE
 from dvae.estimators import ESTIMATORS
@@ -25,6 +16,15 @@ from dvae.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from dvae.objectives import OBJECTIVES
 from dvae.optimizers import configure
 from dvae.priors import PRIORS
+from dvae.schemas import (
+    Adam,
+    ConstantTemperature,
+    Conv,
+    ExponentialTemperature,
+    NoTemperature,
+    TrainConfig,
+)
+from dvae.schemas import Data as DataConfig
 
 __all__ = [
     "build_beta",

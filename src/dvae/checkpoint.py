@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from dvae.build import build_vae
-from dvae.config import TrainConfig, parse
+from dvae.config import parse
 from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
+from dvae.schemas import TrainConfig
 
 __all__ = ["load_checkpoint", "load_module"]
 

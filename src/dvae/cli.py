@@ -15,8 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dvae.config import AnySchema, nearest, parse
+from dvae.config import nearest, parse
 from dvae.errors import UserError
+from dvae.schemas import AnySchema
 
 __all__ = ["CONFIGS", "ROOT", "compose", "run"]
 

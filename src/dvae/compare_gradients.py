@@ -10,13 +10,14 @@ from rich.table import Table
 from dvae.build import build_data, build_vae
 from dvae.checkpoint import load_module
 from dvae.cli import compose
-from dvae.config import GradientsConfig, TrainConfig, parse
+from dvae.config import parse
 from dvae.data.binarize import to_unit
 from dvae.devices import resolve_device
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
 from dvae.gradients import Quality, compare, plot, write_csv
 from dvae.models import VAE
+from dvae.schemas import GradientsConfig, TrainConfig
 
 __all__ = ["compare_gradients"]
 

@@ -1,322 +1,31 @@
-"""Schemas of the configurations: every key, its type and its range, in plain values.
+"""Checks configurations against their schemas: one line for each mistake.
 
-A schema checks what Hydra composed and what a checkpoint carries alike. Nothing here imports
-torch, so that mistakes are answered at once.
+What Hydra composed and what a checkpoint carries are checked alike. Nothing here imports torch, so
+that mistakes are answered at once.
 """
 
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dvae.errors import UserError
-
-__all__ = [
-    "EvaluateConfig",
-    "FromCheckpointConfig",
-    "SampleConfig",
-    "TrainConfig",
-    "nearest",
-    "parse",
-]
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-def _count_or_fraction(value: int | float) -> int | float:
-    if value < 0 or (isinstance(value, float) and value > 1):
-        raise ValueError("a whole number >= 0 or a fraction from 0.0 to 1.0")
-    return value
-
-
-Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
-"""A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
-MAX_ENUMERATION = 16_384
-"""As in `dvae.distributions`, which would import torch."""
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Schema(BaseModel):
-    """Plain values of exact types; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Data(Schema):
-    """See `dvae.data.module.ImageDataModule`."""
-
-    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"]
-    binarization: Literal["dynamic", "fixed", "none"]
-    validation: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=2)]
-    eval_batch_size: Count
-
-
-class _Model(Schema):
-    num_latents: Count
-    num_categories: Annotated[int, Field(ge=2)]
-    activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
-    normalization: Literal["none", "batch", "layer"]
-
-
-class MLP(_Model):
-    """See `dvae.networks.MLPEncoder`."""
-
-    name: Literal["mlp"]
-    hidden: list[Count]
-
-
-class Conv(_Model):
-    """See `dvae.networks.ConvEncoder`."""
-
-    name: Literal["conv"]
-    hidden: Count
-
-
-class Prior(Schema):
-    """See `dvae.priors`."""
-
-    name: Literal["uniform", "learned"]
-
-
-class Estimator(Schema):
-    """See `dvae.estimators`: those without options."""
-
-    name: Literal["exact", "gumbel_softmax", "reinmax", "straight_through", "zgr"]
-
-
-class STGumbelSoftmax(Schema):
-    """See `dvae.estimators.STGumbelSoftmax`."""
-
-    name: Literal["st_gumbel_softmax"]
-    backward_temperature: Positive | None
-
-
-class GumbelRao(Schema):
-    """See `dvae.estimators.GumbelRao`."""
-
-    name: Literal["gumbel_rao"]
-    num_samples: Count
-
-
-class GappedST(Schema):
-    """See `dvae.estimators.GappedST`."""
-
-    name: Literal["gapped_st"]
-    gap: NonNegative
-
-
-class Reinforce(Schema):
-    """See `dvae.estimators.Reinforce`."""
-
-    name: Literal["reinforce"]
-    decay: Annotated[float, Field(ge=0, lt=1)] | None
-
-
-class RLOO(Schema):
-    """See `dvae.estimators.RLOO`."""
-
-    name: Literal["rloo"]
-    num_samples: Annotated[int, Field(ge=2)]
-
-
-EstimatorName = Literal[
-    "exact",
-    "gapped_st",
-    "gumbel_rao",
-    "gumbel_softmax",
-    "reinforce",
-    "reinmax",
-    "rloo",
-    "st_gumbel_softmax",
-    "straight_through",
-    "zgr",
-]
-SCORE_FUNCTIONS = ("reinforce", "rloo")
-NO_TEMPERATURE = ("exact", "reinforce", "rloo", "straight_through", "zgr")
-
-
-class NoTemperature(Schema):
-    """For estimators that have no temperature."""
-
-    name: Literal["none"]
-
-
-class _Temperature(Schema):
-    initial: Positive
-
-
-class ConstantTemperature(_Temperature):
-    """The initial temperature throughout."""
-
-    name: Literal["constant"]
-
-
-class _AnnealedTemperature(_Temperature):
-    minimum: Positive
-    update_every: Count
-
-
-class ExponentialTemperature(_AnnealedTemperature):
-    """See `dvae.schedules.Exponential`: decay by a rate per step, or over a number of steps."""
-
-    name: Literal["exponential"]
-    rate: NonNegative | None
-    steps: Steps | None
-
-
-class RampTemperature(_AnnealedTemperature):
-    """See `dvae.schedules.Linear` and `dvae.schedules.Cosine`."""
-
-    name: Literal["linear", "cosine"]
-    steps: Steps
-
-
-class Objective(Schema):
-    """See `dvae.objectives`; `beta` weighs the rate, reached linearly over `warmup`."""
-
-    name: Literal["elbo", "iwae", "vimco"]
-    beta: NonNegative
-    warmup: Steps
-    num_samples: Count
-    kl: Literal["discrete", "relaxed"]
-    prior_temperature: Positive | None
-
-
-class _Optimizer(Schema):
-    lr: Positive
-    weight_decay: NonNegative
-    schedule: Literal["cosine", "constant"]
-    warmup: Steps
-
-
-class Adam(_Optimizer):
-    """See `torch.optim`."""
-
-    name: Literal["adam", "adamw", "radam"]
-    beta1: Annotated[float, Field(ge=0, lt=1)]
-    beta2: Annotated[float, Field(ge=0, lt=1)]
-
-
-class SGD(_Optimizer):
-    """See `torch.optim.SGD`."""
-
-    name: Literal["sgd"]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-
-
-class Trainer(Schema):
-    """See `pytorch_lightning.Trainer`."""
-
-    accelerator: Literal["auto", "cpu", "gpu"]
-    devices: Count | Literal["auto"]
-    max_epochs: Count
-    gradient_clip: NonNegative
-    log_every: Count
-    validate_every: Count
-    limit_train_batches: Steps
-    limit_eval_batches: Steps
-    progress_bar: bool
-
-
-class Callbacks(Schema):
-    """What is watched while a model trains: see `dvae.callbacks`."""
-
-    pictures: bool
-    learning_rate: bool
-    early_stopping: Count | None
-    gradient_snr: Count | None
-
-
-class Paths(Schema):
-    """Where data lie and where a run writes."""
-
-    data_dir: str
-    output_dir: str
-
-
-class TrainConfig(Schema):
-    """Everything that a run is made of."""
-
-    data: Data
-    model: Annotated[MLP | Conv, Field(discriminator="name")]
-    prior: Prior
-    estimator: Annotated[
-        Estimator | STGumbelSoftmax | GumbelRao | GappedST | Reinforce | RLOO,
-        Field(discriminator="name"),
-    ]
-    temperature: Annotated[
-        NoTemperature | ConstantTemperature | ExponentialTemperature | RampTemperature,
-        Field(discriminator="name"),
-    ]
-    objective: Objective
-    optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
-    trainer: Trainer
-    callbacks: Callbacks
-    paths: Paths
-    seed: Seed
-    precision: Literal[16, 32, 64, "bf16"]
-    compile: bool
-    resume: str | None
-    test_samples: Annotated[int, Field(ge=0)]
-
-
-class DataOverride(Schema):
-    """Data keys that take the place of a checkpoint's own where they are not null."""
-
-    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"] | None
-    binarization: Literal["dynamic", "fixed", "none"] | None
-    validation: Annotated[int, Field(ge=0)] | None
-
-
-class FromCheckpointConfig(Schema):
-    """What all scripts share that read a checkpoint."""
-
-    checkpoint: str
-    data: DataOverride
-    data_dir: str
-    device: Literal["auto", "cpu", "cuda"]
-    relaxed_temperature: Positive | None
-    seed: Seed
-
-
-class EvaluateConfig(FromCheckpointConfig):
-    """See `dvae.evaluate.evaluate`."""
-
-    split: Literal["train", "val", "test"]
-    num_samples: Annotated[int, Field(ge=0)]
-    batch_size: Count
-    output: str | None
-    progress_bar: bool
-
-
-class SampleConfig(FromCheckpointConfig):
-    """See `dvae.sample.sample`."""
-
-    what: Literal["prior", "reconstructions", "traversal", "interpolation"]
-    num_images: Count | None
-    num_steps: Annotated[int, Field(ge=2)]
-    split: Literal["train", "val", "test"]
-    output_dir: str | None
-
-
-class GradientsConfig(Schema):
-    """See `dvae.compare_gradients`."""
-
-    checkpoint: str | None
-    estimators: Annotated[list[EstimatorName], Field(min_length=1)] | None
-    temperatures: Annotated[list[Positive], Field(min_length=1)]
-    num_images: Count
-    num_draws: Annotated[int, Field(ge=2)]
-    device: Literal["auto", "cpu", "cuda"]
-    seed: Seed
-    paths: Paths
-
-
-AnySchema = TypeVar("AnySchema", bound=Schema)
+from dvae.schemas import (
+    MAX_ENUMERATION,
+    NO_TEMPERATURE,
+    SCORE_FUNCTIONS,
+    AnnealedTemperature,
+    AnySchema,
+    ExponentialTemperature,
+    FromCheckpointConfig,
+    GradientsConfig,
+    NoTemperature,
+    Reinforce,
+    TrainConfig,
+)
+
+__all__ = ["nearest", "parse"]
 
 
 def parse(schema: type[AnySchema], values: Any) -> AnySchema:
@@ -347,7 +56,7 @@ def _check_file(key: str, path: str | None) -> None:
 def _check_combinations(config: TrainConfig) -> None:
     """Refuses options that would have no effect, or that contradict one another."""
     temperature = config.temperature
-    if isinstance(temperature, _AnnealedTemperature) and temperature.minimum > temperature.initial:
+    if isinstance(temperature, AnnealedTemperature) and temperature.minimum > temperature.initial:
         raise UserError(
             f"temperature.minimum: expected at most temperature.initial={temperature.initial}, "
             f"found {temperature.minimum}"

@@ -8,9 +8,9 @@ from rich.console import Console
 from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
-from dvae.config import Data, EvaluateConfig, FromCheckpointConfig, TrainConfig
 from dvae.devices import resolve_device
 from dvae.report import metrics_table, write_json
+from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, TrainConfig
 
 __all__ = ["data_of", "evaluate"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import one_hot
+from dvae.distributions import gumbel_noise, one_hot
 from dvae.estimators import ESTIMATORS, CodeSample, Estimator, check_temperature
 
 __all__ = ["GumbelSoftmax"]
@@ -78,11 +78,21 @@ class GumbelSoftmax(nn.Module):
         return self.estimator.sample(logits, self.temperature, noise=noise, generator=generator)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Draws z, (..., N, K), from logits of that shape: see the class."""
-        sample = self.sample(logits)
-        if self.training:
-            return sample.z
-        return one_hot(sample.codes, logits.shape[-1], logits.dtype)
+        """Draws z, (..., N, K), from logits of that shape: see the class.
+
+        Raises:
+            ValueError: In training mode with an estimator whose gradient does not pass through z.
+        """
+        if self.training and self.estimator.score_function:
+            raise ValueError(
+                f"{type(self.estimator).__name__}: expected a cost for each draw, found a call for "
+                "gradients through z; use layer.sample and layer.estimator.surrogate"
+            )
+        # One-hot draws in evaluation are those of Gumbel-max, whatever the estimator.
+        if not self.training:
+            codes = (logits + gumbel_noise(logits.shape, device=logits.device)).argmax(-1)
+            return one_hot(codes, logits.shape[-1], logits.dtype)
+        return self.sample(logits).z
 
     def extra_repr(self) -> str:
         """The temperature, for `print(layer)`."""

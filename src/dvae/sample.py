@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 
 from dvae.build import build_data
 from dvae.checkpoint import load_module
-from dvae.config import SampleConfig, TrainConfig
 from dvae.data.binarize import to_unit
 from dvae.devices import resolve_device
 from dvae.errors import UserError
 from dvae.evaluate import data_of
 from dvae.models import VAE
 from dvae.randomness import keyed_generator
+from dvae.schemas import SampleConfig, TrainConfig
 from dvae.visualize import (
     interpolation_codes,
     posterior_codes,

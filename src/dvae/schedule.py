@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dvae.build import build_beta, build_data, build_learning_rate, build_temperature, count_steps
-from dvae.config import TrainConfig
+from dvae.schemas import TrainConfig
 
 __all__ = ["show"]
 

@@ -19,13 +19,13 @@ from rich.console import Console
 from dvae.build import build_data, build_module, build_vae, count_steps
 from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import load_checkpoint
-from dvae.config import TrainConfig
 from dvae.data.binarize import to_unit
 from dvae.data.module import ImageDataModule
 from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
 from dvae.report import metrics_table, write_json
+from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
 
 __all__ = ["train"]
