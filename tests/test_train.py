@@ -60,9 +60,13 @@ def test_tensorboard_has_scalars_pictures_and_hyperparameters(run):
     events = EventAccumulator(str(run[0]), size_guidance={"scalars": 0})
     events.Reload()
     tags = events.Tags()
-    assert {"train/loss", "train/temperature", "train/relaxed_elbo", "val/elbo"} <= set(
-        tags["scalars"]
-    )
+    assert {
+        "train/loss",
+        "train/learning_rate",
+        "train/temperature",
+        "train/relaxed_elbo",
+        "val/elbo",
+    } <= set(tags["scalars"])
     assert {"val/reconstructions", "val/samples", "val/code_usage"} <= set(tags["images"])
     assert len(events.Images("val/samples")) == 2
     assert "train/elbo" not in tags["scalars"], (

@@ -214,7 +214,6 @@ class Callbacks(Schema):
     """What is watched while a model trains: see `dvae.callbacks`."""
 
     pictures: bool
-    learning_rate: bool
     early_stopping: Count | None
     gradient_snr: Count | None
 

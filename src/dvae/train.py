@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
-    LearningRateMonitor,
     ModelCheckpoint,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -99,8 +98,6 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
     callbacks: list[Callback] = list(dict.fromkeys([chosen, last]))
     if config.callbacks.pictures:
         callbacks.append(Pictures())
-    if config.callbacks.learning_rate:
-        callbacks.append(LearningRateMonitor("step"))
     if config.callbacks.early_stopping is not None:
         callbacks.append(
             EarlyStopping("val/elbo", mode="max", patience=config.callbacks.early_stopping)
@@ -137,10 +134,10 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
 
 
 def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str, float]) -> None:
-    """Fills the HParams tab: what shapes the result, the most telling groups first."""
+    """Fills the HParams tab with what shapes the result."""
     values: dict[str, Any] = {}
     for group in ("estimator", "temperature", "objective", "model", "prior", "optimizer", "data"):
-        for key, value in getattr(config, group).model_dump().items():
+        for key, value in getattr(config, group).model_dump(exclude={"eval_batch_size"}).items():
             name = group if key == "name" else f"{group}.{key}"
             values[name] = value if isinstance(value, int | float | str) else str(value)
     values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}

@@ -88,8 +88,14 @@ class VAEModule(pl.LightningModule):
             self.log_dict({f"train/{elbo}": -(distortion + rate)}, prog_bar=True)
             if self.temperature is not None:
                 self.log_dict({"train/temperature": self.vae.layer.temperature}, prog_bar=True)
+            [optimizer] = self.trainer.optimizers
             self.log_dict(
-                {"train/loss": loss.detach(), "train/distortion": distortion, "train/rate": rate}
+                {
+                    "train/loss": loss.detach(),
+                    "train/distortion": distortion,
+                    "train/rate": rate,
+                    "train/learning_rate": optimizer.param_groups[0]["lr"],
+                }
             )
         return loss
 
