@@ -55,6 +55,9 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
 
     try:
         job()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has left: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
         _fail(_explain(error, name))
     except ValueError as error:

@@ -82,9 +82,9 @@ class STGumbelSoftmax(Schema):
 
 
 class GumbelRao(Schema):
-    """See `dvae.estimators.GumbelRao`."""
+    """See `dvae.estimators.GumbelRao` and `dvae.estimators.ReinMaxRao`."""
 
-    name: Literal["gumbel_rao"]
+    name: Literal["gumbel_rao", "reinmax_rao"]
     num_samples: Count
 
 
@@ -116,6 +116,7 @@ EstimatorName = Literal[
     "gumbel_softmax",
     "reinforce",
     "reinmax",
+    "reinmax_rao",
     "rloo",
     "st_gumbel_softmax",
     "straight_through",

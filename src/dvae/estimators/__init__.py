@@ -3,7 +3,7 @@
 from dvae.estimators.base import CodeSample, Estimator, check_temperature, replace_gradient
 from dvae.estimators.exact import Exact
 from dvae.estimators.gumbel import GumbelSoftmaxEstimator, STGumbelSoftmax
-from dvae.estimators.rao import GumbelRao
+from dvae.estimators.rao import GumbelRao, ReinMaxRao
 from dvae.estimators.score_function import RLOO, Reinforce
 from dvae.estimators.straight_through import ZGR, GappedST, ReinMax, StraightThrough
 
@@ -18,6 +18,7 @@ __all__ = [
     "GumbelRao",
     "GumbelSoftmaxEstimator",
     "ReinMax",
+    "ReinMaxRao",
     "Reinforce",
     "STGumbelSoftmax",
     "StraightThrough",
@@ -32,6 +33,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "gumbel_softmax": GumbelSoftmaxEstimator,
     "reinforce": Reinforce,
     "reinmax": ReinMax,
+    "reinmax_rao": ReinMaxRao,
     "rloo": RLOO,
     "st_gumbel_softmax": STGumbelSoftmax,
     "straight_through": StraightThrough,

@@ -135,10 +135,6 @@ class Estimator(nn.Module, ABC):
         """
         return cost.mean()
 
-    def forward(self, logits: Tensor, temperature: float | Tensor) -> Tensor:
-        """Draws and returns `z` alone, (..., N, K)."""
-        return self.sample(logits, temperature).z
-
     def _noise(self, logits: Tensor, noise: Tensor | None, generator: Generator | None) -> Tensor:
         if noise is not None:
             return noise

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from dvae.distributions import categorical_kl, one_hot
@@ -113,11 +112,3 @@ class VAE(nn.Module):
         sample = self.layer.sample(repeated)
         distortion = -self.log_likelihood(images, self.decode(sample.z))
         return VAEOutput(sample, distortion, self.rate(logits))
-
-    @torch.no_grad()
-    def generate(
-        self, num_images: int, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draws codes (num_images, N) from the prior and their mean images in [0, 1]."""
-        codes = self.prior.sample(num_images, generator)
-        return codes, self.decode_codes(codes).sigmoid()
