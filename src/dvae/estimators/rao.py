@@ -120,9 +120,9 @@ class ReinMaxRao(GumbelRao):
     ∂z/∂logits = 2 J_GR((D + p) / 2) − (diag(p) − p pᵀ) / 2, where J_GR(q) is the Jacobian of
     Gumbel-Rao for the probabilities q, given the draw D.
 
-    Bias: no order is exact; in the paper's experiments near ReinMax's, with less variance. Temperature: of the relaxed samples. Cost: as
-    Gumbel-Rao. Deviations from the paper: the second term is taken at p, as in ReinMax, and not at
-    the midpoint that stands in its equation 17.
+    Bias: exact at no order; in the paper's experiments near ReinMax's, with less variance.
+    Temperature: of the relaxed samples. Cost: as Gumbel-Rao. Deviations from the paper: the second
+    term is taken at p, as in ReinMax, and not at the midpoint that stands in its equation.
 
     Args:
         num_samples: S, relaxed samples for each draw, at least 1.
