@@ -127,6 +127,10 @@ def test_exact_is_the_gradient_by_enumeration():
         estimator = ESTIMATORS["exact"]()
         sample = estimator.sample(logits, 1.0)
         loss = estimator.surrogate(cost(sample.z), sample)
+        q = (sample.z * LOGITS.log_softmax(-1)).sum((-2, -1)).exp()
+        assert torch.allclose(
+            estimator.expected(cost(sample.z), sample), (q * cost(sample.z)).sum()
+        )
         assert torch.allclose(torch.autograd.grad(loss, logits)[0], exact_gradient(cost))
 
 

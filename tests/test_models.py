@@ -68,6 +68,13 @@ def test_log_likelihood_is_that_of_bernoulli_pixels(vae):
     assert torch.allclose(vae.log_likelihood(images, logits), expected, rtol=1e-4)
 
 
+def test_log_likelihood_keeps_its_precision_under_autocast(vae):
+    images, logits = torch.rand(3, 1, 28, 28).round(), torch.randn(3, 1, 28, 28).bfloat16()
+    expected = vae.log_likelihood(images, logits.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(vae.log_likelihood(images, logits), expected)
+
+
 def test_evaluation_mode_does_not_depend_on_the_batch(vae):
     vae(torch.rand(64, 1, 28, 28))
     images = torch.rand(7, 1, 28, 28)

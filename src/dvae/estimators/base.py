@@ -123,6 +123,10 @@ class Estimator(nn.Module, ABC):
             ValueError: If the temperature is a number that is not finite and greater than 0.
         """
 
+    def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
+        """The estimate of the expected cost, a scalar: the mean over draws (...)."""
+        return cost.mean()
+
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Turns costs into a scalar whose gradient is the estimator's.
 
@@ -131,9 +135,9 @@ class Estimator(nn.Module, ABC):
             sample: The draw.
 
         Returns:
-            The mean cost: right for all estimators whose gradient passes through `z`.
+            The expected cost: right for all estimators whose gradient passes through `z`.
         """
-        return cost.mean()
+        return self.expected(cost, sample)
 
     def _noise(self, logits: Tensor, noise: Tensor | None, generator: Generator | None) -> Tensor:
         if noise is not None:

@@ -47,6 +47,6 @@ class Exact(Estimator):
         z = one_hot(codes, num_categories, logits.dtype)
         return CodeSample(z, codes.expand(-1, *logits.shape[:-2], -1), logits)
 
-    def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
+    def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Costs (K^N, ...) to the mean over (...) of their expectation."""
         return (log_prob(sample).exp() * cost).sum(0).mean()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from dvae.distributions import categorical_kl, one_hot
+from dvae.distributions import categorical_kl, one_hot, working_dtype
 from dvae.estimators import CodeSample
 from dvae.layers import GumbelSoftmax
 from dvae.priors import Prior
@@ -93,6 +93,8 @@ class VAE(nn.Module):
         Returns:
             Nats per image, (..., B), at most 0.
         """
+        # Half precision would lose tenths of a nat in the sum over pixels.
+        pixel_logits = pixel_logits.to(working_dtype(pixel_logits.dtype))
         terms = images * pixel_logits - softplus(pixel_logits)
         return terms.flatten(terms.ndim - images.ndim + 1).sum(-1)
 

@@ -83,8 +83,9 @@ class VAEModule(pl.LightningModule):
         output = self.vae(batch.images, self.objective.num_samples)
         loss = self.objective(self.vae, output, self.beta(self.global_step))
         if (self.global_step + 1) % self.log_every == 0:
-            distortion, rate = output.distortion.detach().mean(), output.rate.detach().mean()
-            elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
+            estimator, rate = self.vae.layer.estimator, output.rate.detach().mean()
+            distortion = estimator.expected(output.distortion, output.sample).detach()
+            elbo = "elbo" if estimator.hard else "relaxed_elbo"
             self.log_dict({f"train/{elbo}": -(distortion + rate)}, prog_bar=True)
             if self.temperature is not None:
                 self.log_dict({"train/temperature": self.vae.layer.temperature}, prog_bar=True)
