@@ -155,6 +155,10 @@ def test_evaluation_repeats_the_metrics_of_training(run, tmp_path, data_dir):
     saved = json.loads((tmp_path / "m.json").read_text())
     assert saved["metrics"] == evaluated
     assert saved["split"] == "val"
+    perplexity = saved["latents"]["usage_perplexity"]
+    assert len(perplexity) == len(saved["latents"]["information"]) == 4
+    assert sum(perplexity) / 4 == pytest.approx(evaluated["val/usage_perplexity"], rel=1e-5)
+    assert all(1 <= value <= 8 for value in perplexity)
 
 
 def test_evaluation_writes_beside_the_checkpoint(run, data_dir):

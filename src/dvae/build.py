@@ -21,6 +21,7 @@ from dvae.schemas import (
     ConstantTemperature,
     Conv,
     ExponentialTemperature,
+    ModelConfig,
     NoTemperature,
     TrainConfig,
 )
@@ -42,7 +43,7 @@ def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
     return ImageDataModule(root=data_dir, seed=seed, **config.model_dump())
 
 
-def build_vae(config: TrainConfig, pixel_mean: Tensor | None = None) -> VAE:
+def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
     """The model of a configuration.
 
     Args:

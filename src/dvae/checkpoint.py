@@ -10,7 +10,7 @@ from dvae.build import build_vae
 from dvae.config import parse
 from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
-from dvae.schemas import TrainConfig
+from dvae.schemas import ModelConfig
 
 __all__ = ["load_checkpoint", "load_module"]
 
@@ -40,22 +40,25 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
     return content
 
 
-def load_module(path: str | Path) -> tuple[VAEModule, TrainConfig]:
+def load_module(path: str | Path) -> tuple[VAEModule, ModelConfig]:
     """Builds the model of a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: The checkpoint.
 
     Returns:
-        The module with its weights, and the configuration that it was trained with.
+        The module with its weights, and what it was trained with: model, data and seed.
 
     Raises:
         UserError: If the file cannot be read, or its weights do not fit its configuration.
     """
     content = load_checkpoint(path)
     try:
-        config = parse(TrainConfig, content["config"])
-    except UserError as error:
+        stored = dict(content["config"])
+        config = parse(
+            ModelConfig, {key: stored[key] for key in ModelConfig.model_fields if key in stored}
+        )
+    except (UserError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
     module = VAEModule(build_vae(config), config=config.model_dump())
     try:

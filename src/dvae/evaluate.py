@@ -1,6 +1,7 @@
 """Evaluates a checkpoint on a split: the numbers of the discrete model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -9,13 +10,13 @@ from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
 from dvae.devices import resolve_device
-from dvae.report import metrics_table, write_json
-from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, TrainConfig
+from dvae.report import latents_table, metrics_table, write_json
+from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, ModelConfig
 
 __all__ = ["data_of", "evaluate"]
 
 
-def data_of(config: FromCheckpointConfig, trained: TrainConfig) -> Data:
+def data_of(config: FromCheckpointConfig, trained: ModelConfig) -> Data:
     """The checkpoint's own data, changed by what the configuration overrides."""
     overrides = config.data.model_dump(exclude_none=True)
     return trained.data.model_copy(update=overrides)
@@ -55,9 +56,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     loader = data.eval_dataloader(config.split)
     [metrics] = trainer.test(module, loader, verbose=False)
     output = Path(config.output or checkpoint.with_suffix(f".{config.split}.json"))
-    settings = {"checkpoint": str(checkpoint), "split": config.split, "seed": config.seed}
-    write_json(output, settings | {"data": changed.model_dump(), "metrics": dict(metrics)})
+    settings: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "split": config.split,
+        "seed": config.seed,
+    }
+    latents = {
+        "usage_perplexity": module.usage.perplexity().tolist(),
+        "information": module.usage.information().tolist(),
+    }
+    settings |= {"data": changed.model_dump(), "metrics": dict(metrics), "latents": latents}
+    write_json(output, settings)
     console = Console()
     console.print(metrics_table(f"{checkpoint}, {config.split}", metrics))
+    console.print(latents_table(latents))
     console.print(f"written to {output}", soft_wrap=True, highlight=False)
     return dict(metrics)

@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-__all__ = ["metrics_table", "write_json"]
+__all__ = ["latents_table", "metrics_table", "write_json"]
 
 _UNITS = {
     "usage_perplexity": "categories, mean over latents",
@@ -25,6 +25,16 @@ def metrics_table(title: str, metrics: Mapping[str, float]) -> Table:
     table.add_column("unit", style="dim")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.2f}", _UNITS.get(name.rpartition("/")[2], "nats per image"))
+    return table
+
+
+def latents_table(columns: Mapping[str, Sequence[float]]) -> Table:
+    """A table with a row a latent: how many categories it uses, what it tells in nats."""
+    table = Table(title="Latents", title_justify="left")
+    for name in ("latent", *columns):
+        table.add_column(name, justify="right")
+    for number, row in enumerate(zip(*columns.values(), strict=True)):
+        table.add_row(str(number), *(f"{value:.2f}" for value in row))
     return table
 
 

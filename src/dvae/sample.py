@@ -14,7 +14,7 @@ from dvae.errors import UserError
 from dvae.evaluate import data_of
 from dvae.models import VAE
 from dvae.randomness import keyed_generator
-from dvae.schemas import SampleConfig, TrainConfig
+from dvae.schemas import ModelConfig, SampleConfig
 from dvae.visualize import (
     interpolation_codes,
     posterior_codes,
@@ -64,7 +64,7 @@ def sample(config: SampleConfig) -> Path:
 
 
 def _draw(
-    config: SampleConfig, trained: TrainConfig, vae: VAE, generator: Generator
+    config: SampleConfig, trained: ModelConfig, vae: VAE, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """The picture and its codes, (..., N)."""
     count = config.num_images or _NUM_IMAGES[config.what]

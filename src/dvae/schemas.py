@@ -22,6 +22,10 @@ Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
 MAX_ENUMERATION = 16_384
 """As in `dvae.distributions`, which would import torch."""
+DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"]
+Binarization = Literal["dynamic", "fixed", "none"]
+Split = Literal["train", "val", "test"]
+Device = Literal["auto", "cpu", "cuda"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -34,8 +38,8 @@ class Schema(BaseModel):
 class Data(Schema):
     """See `dvae.data.module.ImageDataModule`."""
 
-    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"]
-    binarization: Literal["dynamic", "fixed", "none"]
+    name: DatasetName
+    binarization: Binarization
     validation: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
     eval_batch_size: Count
@@ -226,8 +230,8 @@ class Paths(Schema):
     output_dir: str
 
 
-class TrainConfig(Schema):
-    """Everything that a run is made of."""
+class ModelConfig(Schema):
+    """What a checkpoint needs of the configuration that it was trained with."""
 
     data: Data
     model: Annotated[MLP | Conv, Field(discriminator="name")]
@@ -240,12 +244,17 @@ class TrainConfig(Schema):
         NoTemperature | ConstantTemperature | ExponentialTemperature | RampTemperature,
         Field(discriminator="name"),
     ]
+    seed: Seed
+
+
+class TrainConfig(ModelConfig):
+    """Everything that a run is made of."""
+
     objective: Objective
     optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
     trainer: Trainer
     callbacks: Callbacks
     paths: Paths
-    seed: Seed
     precision: Literal[16, 32, 64, "bf16"]
     compile: bool
     resume: str | None
@@ -255,8 +264,8 @@ class TrainConfig(Schema):
 class DataOverride(Schema):
     """Data keys that take the place of a checkpoint's own where they are not null."""
 
-    name: Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"] | None
-    binarization: Literal["dynamic", "fixed", "none"] | None
+    name: DatasetName | None
+    binarization: Binarization | None
     validation: Annotated[int, Field(ge=0)] | None
 
 
@@ -266,7 +275,7 @@ class FromCheckpointConfig(Schema):
     checkpoint: str
     data: DataOverride
     data_dir: str
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     relaxed_temperature: Positive | None
     seed: Seed
 
@@ -274,7 +283,7 @@ class FromCheckpointConfig(Schema):
 class EvaluateConfig(FromCheckpointConfig):
     """See `dvae.evaluate.evaluate`."""
 
-    split: Literal["train", "val", "test"]
+    split: Split
     num_samples: Annotated[int, Field(ge=0)]
     batch_size: Count
     output: str | None
@@ -287,7 +296,7 @@ class SampleConfig(FromCheckpointConfig):
     what: Literal["prior", "reconstructions", "traversal", "interpolation"]
     num_images: Count | None
     num_steps: Annotated[int, Field(ge=2)]
-    split: Literal["train", "val", "test"]
+    split: Split
     output_dir: str | None
 
 
@@ -299,7 +308,7 @@ class GradientsConfig(Schema):
     temperatures: Annotated[list[Positive], Field(min_length=1)]
     num_images: Count
     num_draws: Annotated[int, Field(ge=2)]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     seed: Seed
     paths: Paths
 
