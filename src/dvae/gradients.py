@@ -200,6 +200,7 @@ def plot(path: Path, results: Sequence[Quality]) -> None:
                 axis.plot([row.temperature for row in rows], values, marker="o", **style)
         axis.set(title=f"relative {quantity}", xlabel="temperature", xscale="log")
         axis.set_yscale("symlog", linthresh=1e-3)
+        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)
