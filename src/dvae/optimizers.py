@@ -15,7 +15,7 @@ __all__ = ["OPTIMIZERS", "configure", "parameter_groups"]
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "adam": partial(optim.Adam, fused=True),
     "adamw": partial(optim.AdamW, fused=True),
-    "radam": optim.RAdam,
+    "radam": partial(optim.RAdam, foreach=True),
     "sgd": partial(optim.SGD, fused=True),
 }
 """The names by which configurations know the optimizers."""
