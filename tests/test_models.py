@@ -88,3 +88,13 @@ def test_conv_refuses_other_shapes():
 
     with pytest.raises(ValueError, match=r"expected images of \(1, 28, 28\), found \(3, 32, 32\)"):
         ConvEncoder((3, 32, 32), 4, 5)
+
+
+def test_starts_from_zero_without_base_rates(make_config):
+    """Pixels reach the encoder as they are, and an empty decoder gives even odds."""
+    mean = torch.rand(1, 28, 28)
+    config = make_config("model.hidden=[8]", "model.base_rates=false", "model.normalization=none")
+    vae = build_vae(config, mean)
+    assert not vae.output_bias.any()
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(vae.encode(images), vae.encoder(images))

@@ -52,7 +52,7 @@ def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
     """
     encoder_of: type[nn.Module] = ConvEncoder if isinstance(config.model, Conv) else MLPEncoder
     decoder_of: type[nn.Module] = ConvDecoder if isinstance(config.model, Conv) else MLPDecoder
-    sizes = config.model.model_dump(exclude={"name"})
+    sizes = config.model.model_dump(exclude={"name", "base_rates"})
     estimator = config.estimator.model_dump(exclude={"name"})
     initial = 1.0 if isinstance(config.temperature, NoTemperature) else config.temperature.initial
     return VAE(
@@ -61,6 +61,7 @@ def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
         GumbelSoftmax(initial, ESTIMATORS[config.estimator.name](**estimator)),
         PRIORS[config.prior.name](config.model.num_latents, config.model.num_categories),
         torch.full(IMAGE_SHAPE, 0.5) if pixel_mean is None else pixel_mean,
+        base_rates=config.model.base_rates,
     )
 
 

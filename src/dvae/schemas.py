@@ -50,6 +50,7 @@ class _Model(Schema):
     num_categories: Annotated[int, Field(ge=2)]
     activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"]
     normalization: Literal["none", "batch", "layer"]
+    base_rates: bool = True
 
 
 class MLP(_Model):
@@ -310,6 +311,17 @@ class GradientsConfig(Schema):
     num_draws: Annotated[int, Field(ge=2)]
     device: Device
     seed: Seed
+    paths: Paths
+
+
+class BenchmarkConfig(Schema):
+    """See `dvae.benchmark`."""
+
+    cases: Annotated[list[str], Field(min_length=1)]
+    shared: list[str]
+    rounds: Count
+    steps: Count
+    warmup: Annotated[int, Field(ge=0)]
     paths: Paths
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -36,8 +37,10 @@ class VAE(nn.Module):
         decoder: Codes (..., N, K) → pixel logits (..., *image_shape), without an output bias.
         layer: Draws codes from logits.
         prior: p(z).
-        pixel_mean: Mean training image, of image_shape, in [0, 1]. It centres the encoder's input
-            and sets the output bias to its log-odds, so that training starts at the base rates.
+        pixel_mean: Mean training image, of image_shape, in [0, 1].
+        base_rates: Whether the mean image centres the encoder's input and sets the output bias to
+            its log-odds, so that training starts at the base rates. Otherwise the encoder sees
+            pixels as they are and the output bias starts at zero.
 
     References:
         Kingma, Welling 2014, arXiv 1312.6114; Jang, Gu, Poole 2017, arXiv 1611.01144.
@@ -52,14 +55,17 @@ class VAE(nn.Module):
         layer: GumbelSoftmax,
         prior: Prior,
         pixel_mean: Tensor,
+        *,
+        base_rates: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.layer = layer
         self.prior = prior
-        self.register_buffer("pixel_mean", pixel_mean.clone())
-        self.output_bias = nn.Parameter(pixel_mean.logit(eps=1e-3))
+        zeros = torch.zeros_like(pixel_mean)
+        self.register_buffer("pixel_mean", pixel_mean.clone() if base_rates else zeros)
+        self.output_bias = nn.Parameter(pixel_mean.logit(eps=1e-3) if base_rates else zeros)
 
     @property
     def num_latents(self) -> int:
