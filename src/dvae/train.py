@@ -27,14 +27,15 @@ from dvae.report import metrics_table, write_json
 from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
 
-__all__ = ["train"]
+__all__ = ["PRECISION", "train"]
 
-_PRECISION: dict[int | str, Any] = {
+PRECISION: dict[int | str, Any] = {
     16: "16-mixed",
     32: "32-true",
     64: "64-true",
     "bf16": "bf16-mixed",
 }
+"""Lightning's names of the precisions."""
 
 
 def train(config: TrainConfig) -> dict[str, float]:
@@ -111,7 +112,7 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
             accelerator=options.accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
-            precision=_PRECISION[config.precision],
+            precision=PRECISION[config.precision],
             gradient_clip_val=options.gradient_clip or None,
             log_every_n_steps=options.log_every,
             check_val_every_n_epoch=options.validate_every,

@@ -1,0 +1,15 @@
+"""Times a training step, case by case: `python scripts/benchmark.py`."""
+
+from dvae.cli import run
+from dvae.schemas import BenchmarkConfig
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Prints a table and writes JSON."""
+    from dvae.benchmark import benchmark
+
+    benchmark(config)
+
+
+if __name__ == "__main__":
+    run("benchmark", BenchmarkConfig, main)
