@@ -9,9 +9,9 @@ import torch
 from torchvision import datasets
 
 from dvae.data import sources
-from dvae.data.binarize import binarize, to_unit
+from dvae.data.binarize import binarize, redraw, to_unit
 from dvae.data.bundled import MNIST_MD5, unpack_mnist
-from dvae.data.loader import BatchOrder, ImageLoader
+from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
 from dvae.data.module import ImageDataModule
 from dvae.data.sources import load_images, read_published_binarization
 from dvae.errors import UserError
@@ -129,9 +129,10 @@ def test_offline_says_which_files_to_put_where(tmp_path, monkeypatch, name):
     assert "\n" not in message
 
 
-def test_binarization_has_the_right_frequencies():
+@pytest.mark.parametrize("draw", [lambda *args: to_unit(binarize(*args)), redraw])
+def test_binarization_has_the_right_frequencies(draw):
     values = torch.arange(256, dtype=torch.uint8).repeat(20_000, 1)
-    drawn = to_unit(binarize(values, torch.Generator().manual_seed(0)))
+    drawn = draw(values, torch.Generator().manual_seed(0))
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     p = torch.arange(256).double() / 255
     frequency = drawn.double().mean(0)
@@ -179,6 +180,28 @@ def test_processes_share_an_epoch_without_overlap(shuffle, world_size, drop_last
         assert sorted(seen) == list(range(20))
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1.0, 5), (0.5, 2), (0.01, 1), (3, 3), (100, 5), (1, 1)]
+)
+def test_an_epoch_can_be_limited(limit, expected):
+    order = BatchOrder(20, 4, limit=limit)
+    assert len(order) == len(list(order)) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+def test_groups_hold_the_same_batches(size):
+    loader = ImageLoader(_images(20), BatchOrder(20, 4, shuffle=True), dynamic=True)
+    groups = BatchGroups(loader, size)
+    lists = list(groups)
+    assert len(lists) == len(groups) == -(-5 // size)
+    assert {len(group) for group in lists[:-1]} <= {size}
+    batches = [batch for group in lists for batch in group]
+    assert groups.num_batches == len(batches) == 5
+    for one, other in zip(batches, loader, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.indices, other.indices)
+
+
 def test_loader_pairs_images_with_their_indices():
     loader = ImageLoader(_images(10), BatchOrder(10, 4, shuffle=True))
     for images, indices in loader:
@@ -197,7 +220,7 @@ def module_of(data_dir):
 def _epoch(module, epoch, batches=2):
     loader = module.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return torch.cat([batch.images for batch, _ in zip(loader, range(batches), strict=False)])
+    return torch.cat([group[0].images for group, _ in zip(loader, range(batches), strict=False)])
 
 
 def test_splits_follow_the_order_of_the_file(module_of, data_dir):
@@ -249,12 +272,12 @@ def test_dynamic_and_fixed_share_their_evaluation_images(module_of):
 
 def test_fixed_binarization_never_changes(module_of):
     module = module_of(binarization="fixed")
-    batch = next(iter(module.train_dataloader()))
+    [batch] = next(iter(module.train_dataloader()))
     assert torch.equal(batch.images, to_unit(module.images("train")[batch.indices]))
 
 
 def test_grey_pixels_are_soft_targets(module_of):
-    batch = next(iter(module_of(binarization="none").train_dataloader()))
+    [batch] = next(iter(module_of(binarization="none").train_dataloader()))
     assert len(batch.images.unique()) > 100
     assert 0 <= batch.images.min() < batch.images.max() <= 1
 

@@ -59,13 +59,13 @@ def test_constant_and_warmup():
 
 
 def test_warmup_cosine():
-    factor = WarmupCosine(warmup=10, total=110)
-    assert 0 < factor(0) < factor(9) < 1
-    assert factor(10) == 1.0
-    assert factor(60) == pytest.approx(0.5)
-    assert factor(110) == pytest.approx(0.0, abs=1e-12)
-    flat = WarmupCosine(warmup=0, total=100, final=1.0)
-    assert {flat(s) for s in range(120)} == {1.0}
+    rate = WarmupCosine(peak=0.2, warmup=10, total=110)
+    assert 0 < rate(0) < rate(9) < 0.2
+    assert rate(10) == 0.2
+    assert rate(60) == pytest.approx(0.1)
+    assert rate(110) == pytest.approx(0.0, abs=1e-12)
+    flat = WarmupCosine(peak=0.2, warmup=0, total=100, final=0.2)
+    assert [flat(s) for s in range(120)] == pytest.approx([0.2] * 120, abs=0)
 
 
 def test_resolve_steps():

@@ -283,6 +283,51 @@ def test_compiled_runs_keep_the_names_of_weights(make_config, tmp_path):
     load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
 
 
+def _curve(folder, tag="train/loss"):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+FASTER = [
+    "trainer.steps_per_call=1",
+    "trainer.steps_per_call=4",
+    "trainer.steps_per_call=100",
+    "trainer.steps_per_call=4 callbacks=none",
+    "trainer.steps_per_call=7 trainer.progress_bar=true",
+]
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_speed_changes_no_number(make_config, tmp_path, precision):
+    """The loss at every step, and the test metrics, however many steps a call takes."""
+    options = [*SMALL, "trainer.limit_train_batches=10", "trainer.max_epochs=2"]
+    runs = []
+    for number, faster in enumerate(FASTER):
+        folder = tmp_path / str(number)
+        config = make_config(*options, f"precision={precision}", *faster.split(), output=folder)
+        runs.append((train(config), _curve(folder), _curve(folder, "val/elbo")))
+    assert list(runs[0][1]) == list(range(20))
+    assert list(runs[0][2]) == [10, 20]
+    assert all(run == runs[0] for run in runs[1:])
+
+
+def test_compiled_runs_learn_alike(make_config, tmp_path):
+    """Another stream of noise: equal in the mean over the steps, within 4 standard errors."""
+    options = ["trainer.limit_train_batches=150", "trainer.max_epochs=1", "trainer.log_every=1"]
+    curves = []
+    for name in ("false", "true"):
+        folder = tmp_path / name
+        train(make_config(*SMALL, *options, f"compile={name}", output=folder))
+        curves.append(torch.tensor(list(_curve(folder).values())))
+    difference = (curves[0] - curves[1])[20:]
+    assert difference.abs().max() > 0
+    assert difference.mean().abs() < 4 * difference.std() / len(difference) ** 0.5
+    assert curves[0][-20:].mean() < 0.9 * curves[0][:5].mean()
+
+
 def test_same_seed_same_numbers(make_config, tmp_path):
     options = [*SMALL, "trainer.limit_train_batches=5"]
     first, again, other = (

@@ -33,14 +33,27 @@ __all__ = [
     "build_learning_rate",
     "build_module",
     "build_temperature",
+    "build_training_data",
     "build_vae",
-    "count_steps",
 ]
 
 
 def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
-    """The data module of a configuration."""
+    """The data of a configuration, for evaluation."""
     return ImageDataModule(root=data_dir, seed=seed, **config.model_dump())
+
+
+def build_training_data(config: TrainConfig) -> ImageDataModule:
+    """The data of a run."""
+    options = config.trainer
+    return ImageDataModule(
+        root=config.paths.data_dir,
+        seed=config.seed,
+        steps_per_call=options.steps_per_call,
+        limit_train_batches=options.limit_train_batches,
+        limit_eval_batches=options.limit_eval_batches,
+        **config.data.model_dump(),
+    )
 
 
 def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
@@ -90,22 +103,16 @@ def build_beta(config: TrainConfig, total_steps: int) -> schedules.Schedule:
 
 
 def build_learning_rate(config: TrainConfig, total_steps: int) -> schedules.Schedule:
-    """The factor on the learning rate at each step of a run of so many steps."""
+    """The learning rate at each step of a run of so many steps."""
+    lr = config.optimizer.lr
     warmup = schedules.resolve_steps(config.optimizer.warmup, total_steps)
-    final = 0.0 if config.optimizer.schedule == "cosine" else 1.0
-    return schedules.WarmupCosine(warmup, total_steps, final)
+    final = 0.0 if config.optimizer.schedule == "cosine" else lr
+    return schedules.WarmupCosine(lr, warmup, total_steps, final)
 
 
-def count_steps(config: TrainConfig, data: ImageDataModule) -> int:
-    """Optimizer steps of a whole run."""
-    batches = data.steps_per_epoch()
-    limit = config.trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return batches * config.trainer.max_epochs
-
-
-def build_module(config: TrainConfig, vae: VAE, total_steps: int) -> VAEModule:
-    """The LightningModule of a run of so many steps."""
+def build_module(config: TrainConfig, vae: VAE, steps_per_epoch: int) -> VAEModule:
+    """The LightningModule of a run with so many optimizer steps in an epoch."""
+    total_steps = steps_per_epoch * config.trainer.max_epochs
     objective = config.objective.model_dump(exclude={"name", "beta", "warmup"})
     options = config.optimizer.model_dump(exclude={"schedule", "warmup"})
     if isinstance(config.optimizer, Adam):
@@ -115,7 +122,10 @@ def build_module(config: TrainConfig, vae: VAE, total_steps: int) -> VAEModule:
         objective=OBJECTIVES[config.objective.name](**objective),
         temperature=build_temperature(config, total_steps),
         beta=build_beta(config, total_steps),
-        optimizers=partial(configure, factor=build_learning_rate(config, total_steps), **options),
+        learning_rate=build_learning_rate(config, total_steps),
+        optimizer=partial(configure, **options),
+        gradient_clip=config.trainer.gradient_clip,
+        seed=config.seed,
         config=config.model_dump(),
         log_every=config.trainer.log_every,
         test_samples=config.test_samples,

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from dvae.data.binarize import to_unit
-from dvae.data.loader import Batch
+from dvae.data.loader import Batch, BatchGroups
 from dvae.data.module import ImageDataModule
 from dvae.gradients import draws, signal_to_noise
 from dvae.modules.vae import VAEModule
@@ -67,18 +67,25 @@ class GradientNoise(pl.Callback):
     def __init__(self, every_n_steps: int, num_draws: int = 20) -> None:
         self.every_n_steps = every_n_steps
         self.num_draws = num_draws
+        self._next = every_n_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Counts from where the run stands."""
+        self._next = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Batch,
+        batch: list[Batch],
         batch_idx: int,
     ) -> None:
-        """Measures and logs."""
-        if trainer.global_step % self.every_n_steps or not isinstance(pl_module, VAEModule):
+        """Measures and logs, at the end of the call in which the step lies."""
+        if trainer.global_step < self._next or not isinstance(pl_module, VAEModule):
             return
+        self.on_train_start(trainer, pl_module)
+        images = batch[-1].images
         vae, logger = pl_module.vae, trainer.logger
         if not isinstance(logger, TensorBoardLogger):
             return
@@ -86,20 +93,40 @@ class GradientNoise(pl.Callback):
         vae.eval()
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            logits = vae.encode(batch.images).detach()
-            estimates = list(
-                draws(vae, estimator, logits, batch.images, temperature, self.num_draws)
-            )
+            logits = vae.encode(images).detach()
+            estimates = list(draws(vae, estimator, logits, images, temperature, self.num_draws))
         vae.train()
         ratio = signal_to_noise(torch.stack(estimates)).item()
         logger.experiment.add_scalar("train/gradient_snr", ratio, trainer.global_step)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with short names."""
+    """Lightning's bar, which counts optimizer steps and shows the training curves."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=20)
+        super().__init__(refresh_rate=5)
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimizer steps of an epoch."""
+        loader = self.trainer.train_dataloader
+        return (
+            loader.num_batches if isinstance(loader, BatchGroups) else super().total_train_batches
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: list[Batch],
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar by the steps of a call."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, BatchGroups):
+            batch_idx = min((batch_idx + 1) * loader.size, loader.num_batches) - 1
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -107,7 +134,10 @@ class ProgressBar(RichProgressBar):
         """The metrics of the bar: training's under their last name, and val/elbo."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return {name.removeprefix("train/"): value for name, value in metrics.items()}
+        curves = pl_module.curves if isinstance(pl_module, VAEModule) else {}
+        shown = ("elbo", "relaxed_elbo", "temperature")
+        short = {name.removeprefix("train/"): value for name, value in curves.items()}
+        return {name: short[name] for name in shown if name in short} | metrics
 
 
 def quiet() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dvae.bounds import importance_weighted_bound
-from dvae.distributions import concrete_log_prob
+from dvae.distributions import concrete_log_prob, log_softmax
 from dvae.estimators.score_function import log_prob
 from dvae.models.vae import VAE, VAEOutput
 
@@ -51,7 +51,7 @@ class Objective(ABC):
         self.prior_temperature = prior_temperature
 
     @abstractmethod
-    def __call__(self, vae: VAE, output: VAEOutput, beta: float) -> Tensor:
+    def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass.
 
         Args:
@@ -65,7 +65,7 @@ class Objective(ABC):
         sample, prior_logits = output.sample, vae.prior.logits
         if self.prior_temperature is None:
             # Linear in z: exact for one-hot codes, and an extension for relaxed ones.
-            ratio = sample.logits.log_softmax(-1) - prior_logits.log_softmax(-1)
+            ratio = log_softmax(sample.logits) - log_softmax(prior_logits)
             return (sample.z * ratio).sum((-2, -1))
         if sample.log_z is None:
             raise ValueError("kl=relaxed: expected an estimator with relaxed samples, found hard")
@@ -80,7 +80,7 @@ class ELBO(Objective):
     With `kl="discrete"` the rate is analytic and stays outside of the estimator.
     """
 
-    def __call__(self, vae: VAE, output: VAEOutput, beta: float) -> Tensor:
+    def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
         distortion = vae.layer.estimator.surrogate(output.distortion, output.sample)
         if self.prior_temperature is None:
@@ -97,7 +97,7 @@ class IWAE(Objective):
 
     least_samples = 2
 
-    def __call__(self, vae: VAE, output: VAEOutput, beta: float) -> Tensor:
+    def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
         log_weights = -output.distortion - beta * self._sampled_rate(vae, output)
         return -importance_weighted_bound(log_weights).mean()
@@ -115,7 +115,7 @@ class VIMCO(Objective):
 
     least_samples = 2
 
-    def __call__(self, vae: VAE, output: VAEOutput, beta: float) -> Tensor:
+    def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
         log_q = log_prob(output.sample)
         log_weights = -output.distortion - beta * self._sampled_rate(vae, output)

@@ -1,14 +1,10 @@
-"""Optimizers and their learning rate schedules."""
+"""Optimizers by name."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn, optim
-from torch.optim.lr_scheduler import LambdaLR
-
-from dvae.schedules import Schedule
 
 __all__ = ["OPTIMIZERS", "configure", "parameter_groups"]
 
@@ -18,7 +14,7 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "radam": partial(optim.RAdam, foreach=True),
     "sgd": partial(optim.SGD, fused=True),
 }
-"""The names by which configurations know the optimizers."""
+"""The names by which configurations know the optimizers; RAdam has no fused form."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -33,26 +29,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def configure(
-    model: nn.Module,
-    factor: Schedule,
-    *,
-    name: str,
-    lr: float,
-    weight_decay: float,
-    **options: Any,
-) -> OptimizerLRSchedulerConfig:
-    """Builds what Lightning's `configure_optimizers` returns.
+    model: nn.Module, *, name: str, lr: float, weight_decay: float, **options: Any
+) -> optim.Optimizer:
+    """Builds an optimizer.
 
     Args:
         model: Whose parameters are optimized.
-        factor: Factor on the learning rate at each optimizer step.
         name: A name out of `OPTIMIZERS`.
-        lr: Learning rate where the factor is 1.
+        lr: Learning rate, until a schedule sets another.
         weight_decay: For matrices and kernels only.
         **options: Further arguments of the optimizer's constructor, which refuses unknown ones.
     """
-    optimizer = OPTIMIZERS[name](parameter_groups(model, weight_decay), lr=lr, **options)
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-    }
+    return OPTIMIZERS[name](parameter_groups(model, weight_decay), lr=lr, **options)

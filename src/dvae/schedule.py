@@ -7,7 +7,12 @@ import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
-from dvae.build import build_beta, build_data, build_learning_rate, build_temperature, count_steps
+from dvae.build import (
+    build_beta,
+    build_learning_rate,
+    build_temperature,
+    build_training_data,
+)
 from dvae.schemas import TrainConfig
 
 __all__ = ["show"]
@@ -27,12 +32,10 @@ def show(config: TrainConfig) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    data = build_data(config.data, config.paths.data_dir, config.seed)
-    total = count_steps(config, data)
-    factor = build_learning_rate(config, total)
+    total = build_training_data(config).steps_per_epoch() * config.trainer.max_epochs
     curves: dict[str, Callable[[int], float]] = {
         "beta": build_beta(config, total),
-        "learning rate": lambda step: config.optimizer.lr * factor(step),
+        "learning rate": build_learning_rate(config, total),
     }
     if (temperature := build_temperature(config, total)) is not None:
         curves = {"temperature": temperature, **curves}

@@ -189,20 +189,23 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class WarmupCosine(Schedule):
-    """A factor that rises linearly to 1 and then falls to `final` along a half cosine.
+    """A value that rises linearly to its peak and then falls along a half cosine.
 
     Attributes:
-        warmup: Steps of the rise; the factor is (step + 1) / (warmup + 1) meanwhile.
+        peak: Value after the rise.
+        warmup: Steps of the rise; the value is peak · (step + 1) / (warmup + 1) meanwhile.
         total: Steps of the whole run.
-        final: Factor at the end; 1 holds it constant after the warm-up.
+        final: Value at the end, at most `peak`, which would hold it constant.
     """
 
+    peak: float
     warmup: int
     total: int
     final: float = 0.0
 
     def __call__(self, step: int) -> float:
-        """The factor at a global step."""
+        """The value at a global step."""
         if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        return Cosine(1.0, self.final, steps=max(self.total - self.warmup, 1))(step - self.warmup)
+            return self.peak * (step + 1) / (self.warmup + 1)
+        fall = Cosine(self.peak, self.final, steps=max(self.total - self.warmup, 1))
+        return fall(step - self.warmup)

@@ -20,6 +20,16 @@ def _count_or_fraction(value: int | float) -> int | float:
 
 Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+
+
+def _positive(value: int | float) -> int | float:
+    if value == 0:
+        raise ValueError("a whole number >= 1 or a fraction above 0.0 and up to 1.0")
+    return value
+
+
+Limit = Annotated[Steps, AfterValidator(_positive)]
+"""At most a count of batches (a whole number), or a fraction of them (with a decimal point)."""
 MAX_ENUMERATION = 16_384
 """As in `dvae.distributions`, which would import torch."""
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"]
@@ -210,9 +220,10 @@ class Trainer(Schema):
     max_epochs: Count
     gradient_clip: NonNegative
     log_every: Count
+    steps_per_call: Count
     validate_every: Count
-    limit_train_batches: Steps
-    limit_eval_batches: Steps
+    limit_train_batches: Limit
+    limit_eval_batches: Limit
     progress_bar: bool
 
 
@@ -318,10 +329,12 @@ class BenchmarkConfig(Schema):
     """See `dvae.benchmark`."""
 
     cases: Annotated[list[str], Field(min_length=1)]
+    relative_to: str
     shared: list[str]
-    rounds: Count
     steps: Count
+    rounds: Count
     warmup: Annotated[int, Field(ge=0)]
+    profile: bool
     paths: Paths
 
 

@@ -1,6 +1,6 @@
 """Trains a model: configuration → metrics and a folder with all that the run wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
-from dvae.build import build_data, build_module, build_vae, count_steps
+from dvae.build import build_module, build_training_data, build_vae
 from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import load_checkpoint
 from dvae.data.binarize import to_unit
@@ -27,18 +27,17 @@ from dvae.report import metrics_table, write_json
 from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
 
-__all__ = ["PRECISION", "train"]
+__all__ = ["train"]
 
-PRECISION: dict[int | str, Any] = {
+_PRECISION: dict[int | str, Any] = {
     16: "16-mixed",
     32: "32-true",
     64: "64-true",
     "bf16": "bf16-mixed",
 }
-"""Lightning's names of the precisions."""
 
 
-def train(config: TrainConfig) -> dict[str, float]:
+def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """Trains on one configuration and tests the best checkpoint, or the last without validation.
 
     Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
@@ -46,6 +45,7 @@ def train(config: TrainConfig) -> dict[str, float]:
 
     Args:
         config: The configuration.
+        callbacks: Lightning callbacks besides those of the configuration.
 
     Returns:
         Test metrics of that checkpoint, and its validation ELBO, in nats per image.
@@ -63,20 +63,22 @@ def train(config: TrainConfig) -> dict[str, float]:
     if config.resume is not None:
         load_checkpoint(config.resume, key="resume")
     pl.seed_everything(config.seed, verbose=False)
-    data = build_data(config.data, config.paths.data_dir, config.seed)
-    trainer, chosen = _build_trainer(config, output)
+    data = build_training_data(config)
+    trainer, chosen = _build_trainer(config, output, callbacks)
     data.prepare_data()
     vae = build_vae(config, data.pixel_mean())
-    module = build_module(config, vae, count_steps(config, data))
+    module = build_module(config, vae, data.steps_per_epoch())
     if config.compile:
-        vae.compile()
+        module.compile_training()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = Path(chosen.best_model_path)
     results = trainer.test(
         module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
     )[0]
     metrics = _validation_metrics(chosen) | dict(results)
-    _log_hyperparameters(trainer.logger, config, metrics)
+    # Under names of their own: they are those of a checkpoint, not the last of a curve.
+    final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
+    _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
     _report(metrics, output, checkpoint, pictures)
@@ -88,7 +90,9 @@ def _validation_metrics(chosen: ModelCheckpoint) -> dict[str, float]:
     return {} if chosen.best_model_score is None else {"val/elbo": float(chosen.best_model_score)}
 
 
-def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, ModelCheckpoint]:
+def _build_trainer(
+    config: TrainConfig, output: Path, others: Sequence[Callback]
+) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.trainer
     folder = output / "checkpoints"
     chosen = last = ModelCheckpoint(folder, "last", enable_version_counter=False)
@@ -107,18 +111,15 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
         callbacks.append(GradientNoise(config.callbacks.gradient_snr))
     if options.progress_bar:
         callbacks.append(ProgressBar())
+    callbacks += others
     try:
         trainer = pl.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
-            precision=PRECISION[config.precision],
-            gradient_clip_val=options.gradient_clip or None,
-            log_every_n_steps=options.log_every,
+            precision=_PRECISION[config.precision],
+            log_every_n_steps=1,
             check_val_every_n_epoch=options.validate_every,
-            limit_train_batches=options.limit_train_batches,
-            limit_val_batches=options.limit_eval_batches,
-            limit_test_batches=options.limit_eval_batches,
             enable_progress_bar=options.progress_bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -134,7 +135,9 @@ def _build_trainer(config: TrainConfig, output: Path) -> tuple[pl.Trainer, Model
     return trainer, chosen
 
 
-def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str, float]) -> None:
+def _log_hyperparameters(
+    trainer: pl.Trainer, config: TrainConfig, metrics: Mapping[str, float]
+) -> None:
     """Fills the HParams tab with what shapes the result."""
     values: dict[str, Any] = {}
     for group in ("estimator", "temperature", "objective", "model", "prior", "optimizer", "data"):
@@ -142,8 +145,9 @@ def _log_hyperparameters(logger: Any, config: TrainConfig, metrics: Mapping[str,
             name = group if key == "name" else f"{group}.{key}"
             values[name] = value if isinstance(value, int | float | str) else str(value)
     values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
-    logger.log_hyperparams(values, dict(metrics))
-    logger.save()
+    if isinstance(trainer.logger, TensorBoardLogger):
+        trainer.logger.log_hyperparams(values, dict(metrics), trainer.global_step)
+        trainer.logger.save()
 
 
 def _save_pictures(module: VAEModule, data: ImageDataModule, output: Path) -> dict[str, Path]:

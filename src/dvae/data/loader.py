@@ -1,15 +1,16 @@
 """Batches by index selection from one tensor in memory."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dvae.data.binarize import binarize, to_unit
+from dvae.data.binarize import redraw, to_unit
 from dvae.randomness import keyed_generator, keyed_seed
 
-__all__ = ["Batch", "BatchOrder", "ImageLoader"]
+__all__ = ["Batch", "BatchGroups", "BatchOrder", "ImageLoader"]
 
 
 class Batch(NamedTuple):
@@ -22,6 +23,12 @@ class Batch(NamedTuple):
 
     images: Tensor
     indices: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; itself where it lies there."""
+        if self.images.device == device:
+            return self
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 class BatchOrder:
@@ -37,6 +44,7 @@ class BatchOrder:
         seed: Seed of the permutations.
         shuffle: In the order of the file otherwise.
         drop_last: Leaves out a last batch that is smaller than the others.
+        limit: Batches of an epoch: at most a count, or a fraction of them in (0, 1].
         rank: This process.
         world_size: Number of processes.
     """
@@ -49,6 +57,7 @@ class BatchOrder:
         seed: int = 0,
         shuffle: bool = False,
         drop_last: bool = False,
+        limit: int | float = 1.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -58,6 +67,7 @@ class BatchOrder:
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._drop_last = drop_last
+        self._limit = limit
         self._rank = rank
         self._world_size = world_size
 
@@ -79,7 +89,10 @@ class BatchOrder:
 
     def __len__(self) -> int:
         own = len(self._own(torch.empty(self._num_images)))
-        return own // self._batch_size if self._drop_last else -(-own // self._batch_size)
+        batches = own // self._batch_size if self._drop_last else -(-own // self._batch_size)
+        if isinstance(self._limit, int):
+            return min(batches, self._limit)
+        return min(batches, max(1, int(batches * self._limit)))
 
 
 class ImageLoader:
@@ -103,11 +116,42 @@ class ImageLoader:
         generator = torch.Generator(self._images.device)
         for number, order in enumerate(self.sampler):
             indices = order.to(self._images.device, non_blocking=True)
-            images = self._images[indices]
+            images = self._images.index_select(0, indices)
             if self._dynamic:
                 generator.manual_seed(keyed_seed(self.sampler.seed, self.sampler.epoch, number))
-                images = binarize(images, generator)
-            yield Batch(to_unit(images), indices)
+                images = redraw(images, generator)
+            else:
+                images = to_unit(images)
+            yield Batch(images, indices)
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+class BatchGroups:
+    """Iterates over lists of consecutive batches: several optimizer steps in one call.
+
+    Args:
+        loader: The batches.
+        size: Batches of a list; the last one of an epoch may be shorter.
+    """
+
+    def __init__(self, loader: ImageLoader, size: int) -> None:
+        # As in `ImageLoader`.
+        self.sampler = loader.sampler
+        self.batch_sampler = None
+        self.size = size
+        self._loader = loader
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        batches = iter(self._loader)
+        while group := list(islice(batches, self.size)):
+            yield group
+
+    def __len__(self) -> int:
+        return -(-self.num_batches // self.size)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dvae.data.binarize import BINARIZATIONS, binarize, to_unit
-from dvae.data.loader import BatchOrder, ImageLoader
+from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
 from dvae.data.sources import SOURCES, load_images, read_published_binarization
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator
@@ -38,6 +38,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: Images in a training batch, over all processes together.
         eval_batch_size: Images in a batch of validation and test; no metric depends on it.
         seed: Seed of the order of batches and of dynamic binarization.
+        steps_per_call: Training batches that are handed on at a time.
+        limit_train_batches: Training batches of an epoch: at most a count, or a fraction.
+        limit_eval_batches: As well, of validation and test.
 
     Raises:
         UserError: If a value is out of range or the data cannot be had.
@@ -53,6 +56,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 1000,
         seed: int = 0,
+        steps_per_call: int = 1,
+        limit_train_batches: int | float = 1.0,
+        limit_eval_batches: int | float = 1.0,
     ) -> None:
         super().__init__()
         if name not in SOURCES:
@@ -69,6 +75,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.steps_per_call = steps_per_call
+        self.limit_train_batches = limit_train_batches
+        self.limit_eval_batches = limit_eval_batches
         self._splits: dict[str, Tensor] = {}
 
     def prepare_data(self) -> None:
@@ -99,7 +108,7 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: If there is not one whole batch.
         """
-        steps = len(self.train_dataloader())
+        steps = self.train_dataloader().num_batches
         if not steps:
             raise UserError(
                 f"data.batch_size: expected at most the {len(self.images('train'))} training "
@@ -107,8 +116,8 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return steps
 
-    def train_dataloader(self) -> ImageLoader:
-        """Shuffled batches of one size."""
+    def train_dataloader(self) -> BatchGroups:
+        """Shuffled batches of one size, several at a time."""
         rank, world_size = self._process()
         sampler = BatchOrder(
             len(self.images("train")),
@@ -116,11 +125,13 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             shuffle=True,
             drop_last=True,
+            limit=self.limit_train_batches,
             rank=rank,
             world_size=world_size,
         )
         dynamic = self.binarization == "dynamic"
-        return ImageLoader(self.images("train"), sampler, dynamic=dynamic)
+        loader = ImageLoader(self.images("train"), sampler, dynamic=dynamic)
+        return BatchGroups(loader, self.steps_per_call)
 
     def eval_dataloader(self, split: str) -> ImageLoader:
         """Batches of a split in the order of the file; training images binarized once as well."""
@@ -128,7 +139,13 @@ class ImageDataModule(pl.LightningDataModule):
         images = self.images(split)
         if split == "train" and self.binarization == "dynamic":
             images = self._binarize_once(images, split)
-        sampler = BatchOrder(len(images), self.eval_batch_size, rank=rank, world_size=world_size)
+        sampler = BatchOrder(
+            len(images),
+            self.eval_batch_size,
+            limit=self.limit_eval_batches,
+            rank=rank,
+            world_size=world_size,
+        )
         return ImageLoader(images, sampler)
 
     def val_dataloader(self) -> ImageLoader:
@@ -138,6 +155,12 @@ class ImageDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> ImageLoader:
         """Batches of the test images."""
         return self.eval_dataloader("test")
+
+    def transfer_batch_to_device(
+        self, batch: Batch | list[Batch], device: torch.device, dataloader_idx: int
+    ) -> Batch | list[Batch]:
+        """Moves what is not there yet: Lightning would walk through every batch."""
+        return batch.to(device) if isinstance(batch, Batch) else [one.to(device) for one in batch]
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

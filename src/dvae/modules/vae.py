@@ -1,11 +1,12 @@
 """Training and evaluation of a VAE with Lightning."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dvae.bounds import Enumeration, exact_log_likelihood, sampled_bound
 from dvae.data.loader import Batch
@@ -13,10 +14,30 @@ from dvae.distributions import MAX_ENUMERATION, concrete_sample, gumbel_from_uni
 from dvae.metrics import CodeUsage, MutualInformation
 from dvae.models import VAE
 from dvae.objectives import ELBO, Objective
-from dvae.randomness import ImageStreams
+from dvae.randomness import ImageStreams, keyed_seed
 from dvae.schedules import Constant, Schedule
 
-__all__ = ["VAEModule"]
+__all__ = ["VAEModule", "losses"]
+
+
+def losses(
+    vae: VAE, objective: Objective, images: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One training pass: the loss, and for the training curves distortion and rate.
+
+    Args:
+        vae: The model.
+        objective: What is minimised.
+        images: (B, *image_shape) in [0, 1].
+        beta: Weight on the rate, a scalar.
+
+    Returns:
+        Three scalars in nats per image; the last two are detached.
+    """
+    output = vae(images, objective.num_samples)
+    loss = objective(vae, output, beta)
+    distortion = vae.layer.estimator.expected(output.distortion, output.sample)
+    return loss, distortion.detach(), output.rate.mean().detach()
 
 
 class VAEModule(pl.LightningModule):
@@ -25,19 +46,28 @@ class VAEModule(pl.LightningModule):
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
     q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
     bound), and in the test `nll_iw{m}` and, where the codes can be enumerated, `nll_exact`.
-    All draws of an image depend on its index alone, so that every evaluation repeats.
+    All draws of an image depend on its index alone, so that every evaluation repeats. Temperature,
+    β, learning rate and the noise of a training step are pure functions of the global step.
+
+    A call of `training_step` takes several optimizer steps: what Lightning does around a call takes
+    as long as a step of a small model on a GPU.
 
     Args:
         vae: The model.
         objective: What is minimised; the negative ELBO by default.
         temperature: τ at each global step; None for an estimator that has none.
         beta: β at each global step.
-        optimizers: From the model to what Lightning's `configure_optimizers` returns.
+        learning_rate: The learning rate at each step.
+        optimizer: Builds the optimizer of the model; needed for training only.
+        gradient_clip: Largest norm of the gradient; 0 clips nothing.
+        seed: Seed of the noise in training.
         config: Plain values from which the whole can be built again; kept in checkpoints.
         log_every: Steps between two entries of the training curves.
         test_samples: m, samples of the importance-weighted bound in the test; 0 leaves it out.
         eval_seed: Seed of the draws in evaluation.
     """
+
+    beta_now: Tensor
 
     def __init__(
         self,
@@ -46,17 +76,25 @@ class VAEModule(pl.LightningModule):
         objective: Objective | None = None,
         temperature: Schedule | None = None,
         beta: Schedule | None = None,
-        optimizers: Callable[[VAE], OptimizerLRScheduler] | None = None,
+        learning_rate: Schedule | None = None,
+        optimizer: Callable[[VAE], Optimizer] | None = None,
+        gradient_clip: float = 0.0,
+        seed: int = 0,
         config: Mapping[str, Any] | None = None,
         log_every: int = 50,
         test_samples: int = 0,
         eval_seed: int = 0,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.vae = vae
         self.objective = objective or ELBO()
         self.temperature = temperature
         self.beta = beta or Constant(1.0)
+        self.learning_rate = learning_rate or Constant(1e-3)
+        self.gradient_clip = gradient_clip
+        self.seed = seed
+        self.curves: dict[str, float] = {}
         self.config = dict(config or {})
         self.log_every = log_every
         self.test_samples = test_samples
@@ -64,41 +102,57 @@ class VAEModule(pl.LightningModule):
         self.test_split = "test"
         self.usage = CodeUsage(vae.num_latents, vae.num_categories)
         self.information = MutualInformation()
-        self._optimizers_of = optimizers
+        # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
+        self.register_buffer("beta_now", torch.ones(()), persistent=False)
+        self._optimizer_of = optimizer
+        self._losses = losses
         self._enumeration: Enumeration | None = None
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and its learning rate schedule."""
-        if self._optimizers_of is None:
-            return None
-        return self._optimizers_of(self.vae)
+    def compile_training(self) -> None:
+        """Compiles the training pass; on a GPU into a CUDA graph, which is launched as one."""
+        mode = "reduce-overhead" if torch.cuda.is_available() else "default"
+        self._losses = torch.compile(losses, mode=mode)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the temperature, a pure function of the global step."""
+    def configure_optimizers(self) -> Optimizer | None:
+        """The optimizer."""
+        return None if self._optimizer_of is None else self._optimizer_of(self.vae)
+
+    def training_step(self, batches: Sequence[Batch], batch_idx: int) -> None:
+        """An optimizer step for each batch."""
+        for batch in batches:
+            self._step(batch)
+
+    def _step(self, batch: Batch) -> None:
+        step = self.global_step
+        _seed_noise(keyed_seed(self.seed, step), self.device)
         if self.temperature is not None:
-            self.vae.layer.set_temperature(self.temperature(self.global_step))
+            self.vae.layer.set_temperature(self.temperature(step))
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.beta_now.fill_(self.beta(step))
+        loss, distortion, rate = self._losses(self.vae, self.objective, batch.images, self.beta_now)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.gradient_clip:
+            self.clip_gradients(optimizer, self.gradient_clip, "norm")
+        optimizer.step()
+        # Autocast keeps copies of the weights in half precision until its context ends.
+        torch.clear_autocast_cache()
+        if self.global_step % self.log_every == 0:
+            self._log_curves(loss, distortion, rate)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective, and its parts for the training curves."""
-        output = self.vae(batch.images, self.objective.num_samples)
-        loss = self.objective(self.vae, output, self.beta(self.global_step))
-        if (self.global_step + 1) % self.log_every == 0:
-            estimator, rate = self.vae.layer.estimator, output.rate.detach().mean()
-            distortion = estimator.expected(output.distortion, output.sample).detach()
-            elbo = "elbo" if estimator.hard else "relaxed_elbo"
-            self.log_dict({f"train/{elbo}": -(distortion + rate)}, prog_bar=True)
-            if self.temperature is not None:
-                self.log_dict({"train/temperature": self.vae.layer.temperature}, prog_bar=True)
-            [optimizer] = self.trainer.optimizers
-            self.log_dict(
-                {
-                    "train/loss": loss.detach(),
-                    "train/distortion": distortion,
-                    "train/rate": rate,
-                    "train/learning_rate": optimizer.param_groups[0]["lr"],
-                }
-            )
-        return loss
+    def _log_curves(self, loss: Tensor, distortion: Tensor, rate: Tensor) -> None:
+        """Writes the training curves; Lightning's own way takes longer, and counts in calls."""
+        elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
+        values = {"loss": loss, "distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
+        self.curves = {f"train/{name}": value.item() for name, value in values.items()}
+        step = self.global_step - 1
+        if self.temperature is not None:
+            self.curves["train/temperature"] = self.temperature(step)
+        self.curves["train/learning_rate"] = self.learning_rate(step)
+        for logger in self.loggers:
+            logger.log_metrics(self.curves, step=step)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the counts of the last evaluation."""
@@ -130,6 +184,8 @@ class VAEModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Statistics of the codes over the split."""
         self.log_dict({f"val/{name}": value for name, value in self.usage.compute().items()})
+        # The place on the axis; Lightning would count calls of `training_step`.
+        self.log("step", float(self.global_step))
 
     def on_test_epoch_end(self) -> None:
         """Statistics of the codes over the split, and the information between images and codes."""
@@ -168,3 +224,11 @@ class VAEModule(pl.LightningModule):
                 sync_dist=True,
                 prog_bar=split == "val" and name == "elbo",
             )
+
+
+def _seed_noise(seed: int, device: torch.device) -> None:
+    """Seeds the generator that a device draws from by default."""
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
