@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import gumbel_noise
+from dvae.distributions import gumbel_noise, log_softmax
 
 __all__ = ["PRIORS", "LearnedPrior", "Prior", "UniformPrior"]
 
@@ -19,7 +19,7 @@ class Prior(nn.Module):
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Log-probability of codes in nats: (..., N) → (...)."""
-        log_probs = self.logits.log_softmax(-1).expand(*codes.shape, -1)
+        log_probs = log_softmax(self.logits).expand(*codes.shape, -1)
         return log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def sample(self, num_samples: int, generator: Generator | None = None) -> Tensor:

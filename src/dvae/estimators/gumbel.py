@@ -2,7 +2,7 @@
 
 from torch import Generator, Tensor
 
-from dvae.distributions import concrete_sample, working_dtype
+from dvae.distributions import concrete_sample, softmax, working_dtype
 from dvae.estimators.base import (
     CodeSample,
     Estimator,
@@ -75,4 +75,4 @@ class STGumbelSoftmax(StraightThroughEstimator):
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
-        return (perturbed / (self.backward_temperature or temperature)).softmax(-1)
+        return softmax(perturbed / (self.backward_temperature or temperature))

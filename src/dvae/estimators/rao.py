@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import exponential_noise, one_hot, working_dtype
+from dvae.distributions import exponential_noise, one_hot, softmax, working_dtype
 from dvae.estimators.base import (
     CodeSample,
     Estimator,
@@ -127,7 +127,7 @@ class GumbelRao(Estimator):
                 exponential = (-noise).exp()
             codes = (working - exponential[0].log()).argmax(-1)
             hard = one_hot(codes, logits.shape[-1], working.dtype)
-            p = working.softmax(-1)
+            p = softmax(working)
         surrogate = self._relax(working, p, hard, temperature, exponential[1:])
         z = replace_gradient(hard, surrogate)
         return CodeSample(z.to(logits.dtype), codes, logits)

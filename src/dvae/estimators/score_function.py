@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import one_hot, working_dtype
+from dvae.distributions import log_softmax, one_hot, working_dtype
 from dvae.estimators.base import CodeSample, Estimator
 
 __all__ = ["RLOO", "Reinforce", "log_prob"]
@@ -14,7 +14,7 @@ __all__ = ["RLOO", "Reinforce", "log_prob"]
 def log_prob(sample: CodeSample) -> Tensor:
     """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
     logits = sample.logits.to(working_dtype(sample.logits.dtype))
-    log_q = logits.log_softmax(-1).expand(*sample.codes.shape, -1)
+    log_q = log_softmax(logits).expand(*sample.codes.shape, -1)
     return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(-1)
 
 

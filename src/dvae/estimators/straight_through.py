@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dvae.distributions import softmax
 from dvae.estimators.base import StraightThroughEstimator, linearized_softmax
 
 __all__ = ["ZGR", "GappedST", "ReinMax", "StraightThrough"]
@@ -24,7 +25,7 @@ class StraightThrough(StraightThroughEstimator):
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
-        return logits.softmax(-1)
+        return softmax(logits)
 
 
 class GappedST(StraightThroughEstimator):
@@ -60,7 +61,7 @@ class GappedST(StraightThroughEstimator):
         largest = theta.amax(-1, keepdim=True)
         raised = (largest - theta) * hard
         lowered = (theta + self.gap - largest).relu() * (1 - hard)
-        return ((logits + raised - lowered) / temperature).softmax(-1)
+        return softmax((logits + raised - lowered) / temperature)
 
 
 class ReinMax(StraightThroughEstimator):
@@ -81,10 +82,10 @@ class ReinMax(StraightThroughEstimator):
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
         theta = logits.detach()
-        midpoint = (hard + (theta / temperature).softmax(-1)) / 2
+        midpoint = (hard + softmax(theta / temperature)) / 2
         return (
             2 * linearized_softmax(midpoint, logits)
-            - linearized_softmax(theta.softmax(-1), logits) / 2
+            - linearized_softmax(softmax(theta), logits) / 2
         )
 
 
@@ -107,7 +108,7 @@ class ZGR(StraightThroughEstimator):
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
-        p = logits.detach().softmax(-1)
+        p = softmax(logits.detach())
         offset = hard - p
         score = (offset * logits).sum(-1, keepdim=True)
         return (linearized_softmax(p, logits) + offset * score) / 2
