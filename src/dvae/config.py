@@ -17,6 +17,7 @@ from dvae.schemas import (
     SCORE_FUNCTIONS,
     AnnealedTemperature,
     AnySchema,
+    BenchmarkConfig,
     ExponentialTemperature,
     FromCheckpointConfig,
     GradientsConfig,
@@ -42,6 +43,10 @@ def parse(schema: type[AnySchema], values: Any) -> AnySchema:
     if isinstance(config, TrainConfig):
         _check_combinations(config)
         _check_file("resume", config.resume)
+    if isinstance(config, BenchmarkConfig) and config.relative_to not in config.cases:
+        raise UserError(
+            f"relative_to: expected one of the cases {config.cases}, found {config.relative_to!r}"
+        )
     if isinstance(config, FromCheckpointConfig | GradientsConfig):
         _check_file("checkpoint", config.checkpoint)
     return config
