@@ -14,6 +14,7 @@ from dvae.distributions import (
     gumbel_noise,
     one_hot,
     sample_categorical,
+    softplus_sum,
 )
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -154,3 +155,25 @@ def test_concrete_density_survives_low_temperatures():
 def test_gumbel_from_uniform_is_monotone():
     u = torch.linspace(0, 1, 1001)
     assert (gumbel_from_uniform(u.clone()).diff() > 0).all()
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 10.0, 1e4])
+def test_softplus_sum_and_its_gradient(size):
+    """Against softplus in float64; the slope at exactly zero included."""
+    torch.manual_seed(0)
+    x = size * torch.randn(3, 5, 28)
+    x[..., :4] = 0
+    value = softplus_sum(x.requires_grad_())
+    expected = torch.nn.functional.softplus(x.double()).sum(-1)
+    assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-5)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert torch.allclose(gradient.double(), x.double().sigmoid(), atol=1e-6)
+    assert gradcheck(softplus_sum, x[0, :2, :6].detach().double().requires_grad_())
+
+
+def test_softplus_sum_of_extreme_rows_is_finite():
+    """The product's largest value, 2^64, and numbers that no exponential would survive."""
+    for value, expected in ((0.0, 64 * math.log(2)), (1e4, 64e4), (-1e4, 0.0)):
+        assert softplus_sum(torch.full((64,), value)).item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="rows of at most 64"):
+        softplus_sum(torch.ones(1, 65))

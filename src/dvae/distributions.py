@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -22,12 +23,15 @@ __all__ = [
     "one_hot",
     "sample_categorical",
     "softmax",
+    "softplus_sum",
     "working_dtype",
 ]
 
 
 MAX_ENUMERATION = 16_384
 """The largest number of codes, K^N, that is enumerated."""
+
+_LONGEST_ROW = 64
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -181,6 +185,44 @@ def categorical_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
     """
     log_q = log_softmax(logits)
     return (log_q.exp() * (log_q - log_softmax(prior_logits))).sum(-1)
+
+
+class _SoftplusSum(torch.autograd.Function):
+    """See `softplus_sum`."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        factors = x.abs().neg_().exp_().add_(1)
+        return x.clamp_min(0).sum(-1) + factors.prod(-1).log_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x.sigmoid().mul_(grad.unsqueeze(-1))
+
+
+def softplus_sum(x: Tensor) -> Tensor:
+    """Σ_p log(1 + exp x_p) = Σ_p max(x_p, 0) + log Π_p (1 + exp(−|x_p|)).
+
+    The normalizer of a row of Bernoulli pixels with logits x. The factors of the product lie in
+    [1, 2]; one logarithm a row takes a fraction of the time of torch's softplus.
+
+    Args:
+        x: (..., P) with P at most 64, in at least single precision.
+
+    Returns:
+        (...), at least 0.
+
+    Raises:
+        ValueError: If rows are longer than 64.
+    """
+    if x.shape[-1] > _LONGEST_ROW:
+        raise ValueError(f"x: expected rows of at most {_LONGEST_ROW}, found {tuple(x.shape)}")
+    return _SoftplusSum.apply(x)
 
 
 def concrete_sample(logits: Tensor, temperature: float | Tensor, noise: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from rich.console import Console
 from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
-from dvae.devices import resolve_device
+from dvae.devices import resolve_device, tune_process
 from dvae.report import latents_table, metrics_table, write_json
 from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, ModelConfig
 
@@ -35,6 +35,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         UserError: If an input is wrong.
     """
     quiet()
+    tune_process()
     checkpoint = Path(config.checkpoint)
     module, trained = load_module(checkpoint)
     module.test_split = config.split

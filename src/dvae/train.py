@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import (
     Callback,
@@ -20,6 +19,7 @@ from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import load_checkpoint
 from dvae.data.binarize import to_unit
 from dvae.data.module import ImageDataModule
+from dvae.devices import tune_process
 from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
@@ -54,9 +54,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         UserError: If an input is wrong.
     """
     quiet()
-    # Late in a run softmaxes and moments decay to denormal numbers, which are slow on a CPU.
-    # Threads that start later inherit the setting.
-    torch.set_flush_denormal(True)
+    tune_process()
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config.model_dump(), output / "config.yaml")

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from dvae.distributions import categorical_kl, one_hot, working_dtype
+from dvae.distributions import categorical_kl, one_hot, softplus_sum, working_dtype
 from dvae.estimators import CodeSample
 from dvae.layers import GumbelSoftmax
 from dvae.priors import Prior
@@ -101,8 +100,8 @@ class VAE(nn.Module):
         """
         # Half precision would lose tenths of a nat in the sum over pixels.
         pixel_logits = pixel_logits.to(working_dtype(pixel_logits.dtype))
-        terms = images * pixel_logits - softplus(pixel_logits)
-        return terms.flatten(terms.ndim - images.ndim + 1).sum(-1)
+        rows = (images * pixel_logits).sum(-1) - softplus_sum(pixel_logits)
+        return rows.flatten(rows.ndim - images.ndim + 2).sum(-1)
 
     def rate(self, logits: Tensor) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats: (B, N, K) → (B,)."""
