@@ -1,7 +1,7 @@
-"""What training is timed against: bare matrix products, and loops in plain PyTorch.
+"""What training and evaluation are timed against: bare matrix products, and plain PyTorch.
 
-Each is a function of a configuration that returns a step; all train on the configured network, data
-and precision.
+Each is a function of a configuration that returns a step, with the configured network, data and
+precision.
 """
 
 import math
@@ -15,14 +15,18 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from dvae.bounds import MAX_DECODES, sampled_bound
 from dvae.build import build_data, build_vae
+from dvae.data.binarize import to_unit
 from dvae.data.bundled import unpack_mnist
 from dvae.data.sources import IMAGE_SHAPE
+from dvae.devices import tune_process
 from dvae.errors import UserError
 from dvae.models import VAE
+from dvae.randomness import ImageStreams
 from dvae.schemas import TrainConfig
 
-__all__ = ["BASELINES", "Step", "floor", "loop", "tutorial"]
+__all__ = ["BASELINES", "Step", "floor", "likelihood", "likelihood_floor", "loop", "tutorial"]
 
 Step = Callable[[], object]
 
@@ -33,25 +37,14 @@ def floor(config: TrainConfig, device: torch.device) -> Step:
     Their operands are in the configured precision; nothing is drawn, activated or updated. No
     training of this network on this library can be faster.
     """
-    calls: list[tuple[nn.Module, torch.Size]] = []
     vae = build_vae(config).eval()
-    hooks = [
-        module.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape)))
-        for module in vae.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
-    ]
-    # In evaluation mode no batch normalization asks for more than one image.
     images = torch.rand(config.data.batch_size, *IMAGE_SHAPE)
     codes = torch.zeros(config.objective.num_samples, len(images), vae.num_latents).long()
-    with torch.no_grad():
-        vae.encode(images)
-        vae.decode_codes(codes)
-    for hook in hooks:
-        hook.remove()
+    layers = _layers(vae, lambda: (vae.encode(images), vae.decode_codes(codes)))
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     products = [
-        _product(module.to(device, dtype), shape, wants_input_gradient=index > 0)
-        for index, (module, shape) in enumerate(calls)
+        _product(layer.to(device, dtype), shape, wants_input_gradient=index > 0)
+        for index, (layer, shape) in enumerate(layers)
     ]
 
     def step() -> None:
@@ -61,7 +54,24 @@ def floor(config: TrainConfig, device: torch.device) -> Step:
     return step
 
 
-def _product(module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool) -> Step:
+def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
+    """The layers with a weight that a use of the model passes through, with their input's shape."""
+    calls: list[tuple[nn.Module, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape)))
+        for module in vae.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.no_grad():
+        use()
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def _product(
+    module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool, forward_only: bool = False
+) -> Step:
     """A layer's product forward, and the products for the gradients of its weight and input."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
@@ -73,6 +83,8 @@ def _product(module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool
         def multiply() -> None:
             with torch.no_grad():
                 torch.mm(x, weight.t(), out=y)
+                if forward_only:
+                    return
                 torch.mm(g.t(), x, out=dw)
                 if wants_input_gradient:
                     torch.mm(g, weight, out=dx)
@@ -90,9 +102,46 @@ def _product(module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool
     def convolve() -> None:
         with torch.no_grad():
             torch.ops.aten.convolution(x, weight, None, *settings)
-            torch.ops.aten.convolution_backward(g, x, weight, None, *settings, wanted)
+            if not forward_only:
+                torch.ops.aten.convolution_backward(g, x, weight, None, *settings, wanted)
 
     return convolve
+
+
+def likelihood_floor(config: TrainConfig, device: torch.device) -> Step:
+    """The matrix products of the decoder for `test_samples` codes of each image of a batch."""
+    vae = build_vae(config).eval()
+    count = config.data.batch_size * config.test_samples
+    rows = min(count, MAX_DECODES)
+    codes = torch.zeros(rows, vae.num_latents).long()
+    layers = _layers(vae, lambda: vae.decode_codes(codes))
+    products = [
+        _product(layer.to(device), shape, wants_input_gradient=False, forward_only=True)
+        for layer, shape in layers
+    ]
+
+    def step() -> None:
+        for _ in range(-(-count // rows)):
+            for product in products:
+                product()
+
+    return step
+
+
+def likelihood(config: TrainConfig, device: torch.device) -> Step:
+    """The importance-weighted bound of a batch with `test_samples` samples, as in a test."""
+    tune_process()
+    vae = build_vae(config).eval().to(device)
+    data = build_data(config.data, config.paths.data_dir, config.seed)
+    images = to_unit(data.images("test")[: config.data.batch_size].to(device))
+    indices = torch.arange(len(images), device=device)
+
+    def step() -> None:
+        with torch.no_grad():
+            streams = ImageStreams(indices, config.seed)
+            sampled_bound(vae, images, vae.encode(images), streams, config.test_samples)
+
+    return step
 
 
 def loop(config: TrainConfig, device: torch.device) -> Step:
@@ -164,6 +213,8 @@ def _train(config: TrainConfig, device: torch.device, batches: Iterator[Tensor])
 
 BASELINES: dict[str, Callable[[TrainConfig, torch.device], Step]] = {
     "floor": floor,
+    "likelihood": likelihood,
+    "likelihood_floor": likelihood_floor,
     "loop": loop,
     "tutorial": tutorial,
 }

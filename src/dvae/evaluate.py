@@ -41,6 +41,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     module.test_split = config.split
     module.test_samples = config.num_samples
     module.eval_seed = config.seed
+    module.max_decodes = config.max_decodes
     if config.relaxed_temperature is not None:
         module.vae.layer.set_temperature(config.relaxed_temperature)
     changed = data_of(config, trained).model_copy(update={"eval_batch_size": config.batch_size})

@@ -298,6 +298,7 @@ class EvaluateConfig(FromCheckpointConfig):
     split: Split
     num_samples: Annotated[int, Field(ge=0)]
     batch_size: Count
+    max_decodes: Count
     output: str | None
     progress_bar: bool
 

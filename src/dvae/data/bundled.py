@@ -1,5 +1,6 @@
 """MNIST as it ships with the package."""
 
+import functools
 import gzip
 import hashlib
 import os
@@ -33,7 +34,7 @@ def unpack_mnist(root: Path) -> None:
         target = folder / name
         try:
             if target.exists():
-                _check_md5(target.read_bytes(), expected, target)
+                _check_file(target, target.stat().st_mtime_ns, expected)
                 continue
             content = gzip.decompress(files("dvae").joinpath(f"data/mnist/{name}.gz").read_bytes())
             _check_md5(content, expected, target)
@@ -44,6 +45,12 @@ def unpack_mnist(root: Path) -> None:
                 f"paths.data_dir: expected a folder to unpack MNIST into, found {folder}: "
                 f"{error.strerror or error}"
             ) from error
+
+
+@functools.lru_cache
+def _check_file(target: Path, modified: int, expected: str) -> None:
+    """Checks a file once in a process, unless it is modified."""
+    _check_md5(target.read_bytes(), expected, target)
 
 
 def _check_md5(content: bytes, expected: str, path: Path) -> None:

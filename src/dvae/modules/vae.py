@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dvae.bounds import Enumeration, exact_log_likelihood, sampled_bound
+from dvae.bounds import MAX_DECODES, Enumeration, exact_log_likelihood, sampled_bound
 from dvae.data.loader import Batch
 from dvae.distributions import MAX_ENUMERATION, concrete_sample, gumbel_from_uniform
 from dvae.metrics import CodeUsage, MutualInformation
@@ -100,6 +100,7 @@ class VAEModule(pl.LightningModule):
         self.test_samples = test_samples
         self.eval_seed = eval_seed
         self.test_split = "test"
+        self.max_decodes = MAX_DECODES
         self.usage = CodeUsage(vae.num_latents, vae.num_categories)
         self.information = MutualInformation()
         # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
@@ -175,7 +176,9 @@ class VAEModule(pl.LightningModule):
         self.information.update(logits, codes)
         likelihoods = {}
         if self.test_samples:
-            bound = sampled_bound(self.vae, batch.images, logits, streams, self.test_samples)
+            bound = sampled_bound(
+                self.vae, batch.images, logits, streams, self.test_samples, self.max_decodes
+            )
             likelihoods[f"nll_iw{self.test_samples}"] = -bound
         if self._enumeration is not None:
             likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
