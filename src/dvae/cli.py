@@ -1,5 +1,7 @@
 """Command lines: Hydra composes, a schema checks, and mistakes end in one line."""
 
+import logging
+import math
 import os
 import re
 import sys
@@ -16,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dvae.config import nearest, parse
-from dvae.errors import UserError
+from dvae.errors import OtherRunError, PrunedError, UserError
+from dvae.runs import record
 from dvae.schemas import AnySchema
 
 __all__ = ["CONFIGS", "ROOT", "compose", "run"]
@@ -48,10 +51,14 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
     def job(config: DictConfig) -> Any:
         try:
             return task(parse(schema, _plain(config)))
-        except _USER_ERRORS as error:
+        except OtherRunError as error:
+            _fail(str(error))
+        except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # The other jobs go on; Hydra names the one that failed.
-            _fail(_explain(error, name))
+                return _survive(error)
+            if isinstance(error, _USER_ERRORS):
+                _fail(_explain(error, name))
+            raise
 
     try:
         job()
@@ -69,6 +76,17 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
             if given[group] not in _options(group):
                 _fail(_no_option(group, given[group]))
         raise
+
+
+def _survive(error: Exception) -> float:
+    """Keeps why one run of a sweep has failed, so that the others can go on."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    expected = isinstance(error, (*_USER_ERRORS, PrunedError))
+    reason = record(folder, error)
+    logging.getLogger(__name__).error(
+        "%s: %s", folder.name, reason, exc_info=None if expected else error
+    )
+    return math.nan
 
 
 def compose(name: str, overrides: list[str]) -> Any:
@@ -120,7 +138,7 @@ def _explain(error: Exception, name: str) -> str:
 
 
 def _groups() -> list[str]:
-    return [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+    return [path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
 
 
 def _options(group: str) -> list[str]:

@@ -1,14 +1,15 @@
-"""Metrics as a table on screen and as JSON."""
+"""Metrics as a table on screen, and files that are whole or absent."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.table import Table
 
-__all__ = ["latents_table", "metrics_table", "write_json"]
+__all__ = ["latents_table", "metrics_table", "write_file", "write_json"]
 
 _UNITS = {
     "usage_perplexity": "categories, mean over latents",
@@ -38,8 +39,19 @@ def latents_table(columns: Mapping[str, Sequence[float]]) -> Table:
     return table
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON beside its place and renames it, so that the file is whole or absent."""
+@contextmanager
+def write_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file beside its place and renames it, so that the file is whole or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        with temporary.open(mode, newline=None if "b" in mode else "") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    with write_file(path) as file:
+        file.write(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,244 @@
+"""What a run leaves in its folder, how it goes on from it, and how others read it.
+
+`status.json` holds the state of a run, `metrics.json` its result, and `.hydra/overrides.yaml` what
+it was started with. Nothing here imports torch: a finished run answers at once.
+"""
+
+import csv
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dvae.errors import DivergedError, OtherRunError, PrunedError
+from dvae.report import write_file, write_json
+from dvae.schemas import TrainConfig
+
+__all__ = ["FINAL", "Run", "find_runs", "is_first_process", "record", "run_in_folder", "write_csv"]
+
+SELECTED_BY = "val/elbo"
+"""The metric that runs are compared by: validation, never test."""
+FINAL = ("finished", "diverged", "pruned")
+"""States that starting again does not change."""
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: Where it lies.
+        overrides: Key → value, as text, of what was given on the command line, but for the seed.
+        seed: Its seed.
+        state: finished, diverged, pruned, failed, interrupted or running.
+        reason: Why it did not finish; empty where it did.
+        seconds: Time of training and test, over all its starts that ended in order.
+        metrics: Its metrics, in nats per image; empty where it did not finish.
+    """
+
+    folder: Path
+    overrides: dict[str, str]
+    seed: int
+    state: str
+    reason: str
+    seconds: float
+    metrics: dict[str, float]
+
+
+def is_first_process() -> bool:
+    """Whether this is the process, among those of one run, that writes its files."""
+    return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+
+
+def run_in_folder(
+    config: TrainConfig, train: Callable[[TrainConfig], dict[str, float]]
+) -> float | None:
+    """Trains in the run's folder: from the start, or on from the last checkpoint in it.
+
+    A run that has come to an end is not repeated.
+
+    Args:
+        config: The configuration; its `paths.output_dir` is the folder.
+        train: Trains on a configuration and returns metrics.
+
+    Returns:
+        The validation ELBO in nats per image, NaN for a run that did not finish, None without
+        validation images.
+
+    Raises:
+        OtherRunError: If the folder belongs to a run with other settings.
+    """
+    folder = Path(config.paths.output_dir)
+    status = _read_json(folder / "status.json")
+    if status:
+        _check_settings(folder, config)
+    if status.get("state") in FINAL:
+        metrics = _read_json(folder / "metrics.json")
+        print(f"{folder}: {status['state']} before", flush=True)
+        return metrics.get(SELECTED_BY) if status["state"] == "finished" else math.nan
+    last = folder / "checkpoints" / "last.ckpt"
+    if status and last.is_file():
+        config = config.model_copy(update={"resume": str(last)})
+    start, before = time.perf_counter(), status.get("seconds", 0.0)
+    record(folder, seconds=before)
+    try:
+        metrics = train(config)
+    except BaseException as error:
+        record(folder, error, seconds=before + time.perf_counter() - start)
+        raise
+    record(folder, state="finished", seconds=before + time.perf_counter() - start)
+    return metrics.get(SELECTED_BY)
+
+
+def record(
+    folder: Path,
+    error: BaseException | None = None,
+    *,
+    state: str = "running",
+    seconds: float | None = None,
+) -> str:
+    """Writes the state of a run; what ended it decides on the state.
+
+    Args:
+        folder: The run's folder.
+        error: What ended it.
+        state: The state where there is no error.
+        seconds: Time that it took; what was written before by default.
+
+    Returns:
+        Why it ended, in one line; empty where there is no error.
+    """
+    reason = _reason(error)
+    if not is_first_process():
+        return reason
+    if error is not None:
+        state = next(
+            (name for kind, name in _STATES.items() if isinstance(error, kind)), "interrupted"
+        )
+    before = _read_json(folder / "status.json").get("seconds", 0.0)
+    content = {
+        "state": state,
+        "reason": reason,
+        "seconds": before if seconds is None else round(seconds, 1),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "status.json", content)
+    return reason
+
+
+_STATES: dict[type[BaseException], str] = {
+    DivergedError: "diverged",
+    PrunedError: "pruned",
+    Exception: "failed",
+}
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    lines = str(error).splitlines() or [""]
+    kind = "" if isinstance(error, ValueError | PrunedError) else f"{type(error).__name__}: "
+    return (kind + lines[0]).strip(": ")
+
+
+def _check_settings(folder: Path, config: TrainConfig) -> None:
+    """Refuses a folder whose run was another one."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return
+    old, new = _flat(_read_yaml(path)), _flat(config.model_dump())
+    for key in sorted(old.keys() | new.keys()):
+        free = key.startswith(("paths.", "resume")) or key == "trainer.progress_bar"
+        if not free and old.get(key) != new.get(key):
+            raise OtherRunError(
+                f"{key}: expected {old.get(key)}, as in the run that lies in {folder}, "
+                f"found {new.get(key)}; choose another folder"
+            )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix.removesuffix("."): values}
+    return {
+        k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}{key}.").items()
+    }
+
+
+def find_runs(path: Path) -> list[Run]:
+    """The runs in a folder and below it, in the order of their names."""
+    folders = {file.parent for name in ("status.json", "metrics.json") for file in path.rglob(name)}
+    return [_read_run(folder) for folder in sorted(folders)]
+
+
+def _read_run(folder: Path) -> Run:
+    status = _read_json(folder / "status.json")
+    metrics = _read_json(folder / "metrics.json")
+    overrides = dict(_overrides(folder / ".hydra" / "overrides.yaml"))
+    config = _read_yaml(folder / "config.yaml")
+    seed = int(overrides.pop("seed", config.get("seed", 0)))
+    # Folders of runs from before states were kept hold metrics alone.
+    state = status.get("state", "finished")
+    if state == "running" and not _alive(status):
+        state = "interrupted"
+    return Run(
+        folder,
+        overrides,
+        seed,
+        state,
+        status.get("reason", ""),
+        status.get("seconds", math.nan),
+        metrics if state == "finished" else {},
+    )
+
+
+def _alive(status: dict[str, Any]) -> bool:
+    """Whether the process of a run still lives; taken for granted on another machine."""
+    if status["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _overrides(path: Path) -> Iterator[tuple[str, str]]:
+    for item in _read_yaml(path):
+        key, _, value = item.partition("=")
+        # The preset of a sweep says which runs there are, and nothing about a single one.
+        if (key := key.lstrip("+")) != "sweep":
+            yield key, value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _read_yaml(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+
+
+def write_csv(path: Path, runs: list[Run]) -> None:
+    """Writes a row a run: folder, overrides, seed, state, reason, seconds and metrics."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    with write_file(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", *keys, "seed", "state", "reason", "seconds", *names])
+        for run in runs:
+            about = [run.seed, run.state, run.reason, run.seconds]
+            values = [run.overrides.get(key, "") for key in keys]
+            metrics = [run.metrics.get(name, "") for name in names]
+            writer.writerow([run.folder.relative_to(path.parent), *values, *about, *metrics])
