@@ -142,7 +142,10 @@ class ProgressBar(RichProgressBar):
 
 def quiet() -> None:
     """Leaves of Lightning's messages the warnings that a user can act on."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # The data lie in memory: there are no workers to add.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Statistics of codes are gathered over processes before they are logged.
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")

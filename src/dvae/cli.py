@@ -32,6 +32,14 @@ CONFIGS = ROOT / "configs"
 EXIT_CODE = 2
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
+_EXTRAS = {
+    "joblib": "joblib",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
+"""Launchers of other packages, and the extra that brings each."""
+
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
 
@@ -146,7 +154,12 @@ def _options(group: str) -> list[str]:
 
 
 def _no_option(group: str, option: str) -> str:
-    options = _options(group)
+    if option in _EXTRAS:
+        return (
+            f"{group}={option}: expected the extra {_EXTRAS[option]}, found none; "
+            f'pip install -e ".[{_EXTRAS[option]}]"'
+        )
+    options = sorted({*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())})
     return (
         f"{group}: expected one of {', '.join(options)}, found {option!r}{nearest(option, options)}"
     )

@@ -27,7 +27,7 @@ SELECTED_BY = "val/elbo"
 """The metric that runs are compared by: validation, never test."""
 FINAL = ("finished", "diverged", "pruned")
 """States that starting again does not change."""
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from dvae.checkpoint import load_checkpoint
 from dvae.data.binarize import to_unit
 from dvae.data.module import ImageDataModule
 from dvae.devices import tune_process
+from dvae.distributed import SharedBuffers, check_processes
 from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
 from dvae.report import metrics_table, write_json
 from dvae.resilience import EpochSeeds, FinishEpoch, Finite, Pruning
+from dvae.runs import is_first_process
 from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
 
@@ -58,7 +60,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     tune_process()
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config.model_dump(), output / "config.yaml")
+    if is_first_process():
+        OmegaConf.save(config.model_dump(), output / "config.yaml")
     if config.resume is not None:
         load_checkpoint(config.resume, key="resume")
     pl.seed_everything(config.seed, verbose=False)
@@ -75,6 +78,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
     )[0]
     metrics = _validation_metrics(chosen) | dict(results)
+    if not trainer.is_global_zero:
+        return metrics
     # Under names of their own: they are those of a checkpoint, not the last of a curve.
     final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
     _log_hyperparameters(trainer, config, final)
@@ -101,7 +106,7 @@ def _build_trainer(
         )
     callbacks: list[Callback] = list(dict.fromkeys([chosen, last]))
     callbacks += [EpochSeeds(config.seed), Finite(), FinishEpoch(folder / "last.ckpt")]
-    callbacks += Pruning.from_environment()
+    callbacks += Pruning.from_environment() if config.data.validation else []
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
@@ -133,6 +138,9 @@ def _build_trainer(
             f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
             f"found none ({error})"
         ) from error
+    if trainer.world_size > 1:
+        check_processes(config, trainer.world_size)
+        trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
     return trainer, chosen
 
 

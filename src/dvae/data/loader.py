@@ -75,6 +75,10 @@ class BatchOrder:
         """Chooses the permutation; Lightning calls it before each epoch."""
         self.epoch = epoch
 
+    def key(self, number: int) -> tuple[int, int, int]:
+        """Seed, epoch and number of a batch among those of all processes: what keys its noise."""
+        return self.seed, self.epoch, number * self._world_size + self._rank
+
     def _own(self, order: Tensor) -> Tensor:
         even = len(order) // self._world_size * self._world_size
         return order[self._rank : even if self._shuffle else None : self._world_size]
@@ -118,7 +122,7 @@ class ImageLoader:
             indices = order.to(self._images.device, non_blocking=True)
             images = self._images.index_select(0, indices)
             if self._dynamic:
-                generator.manual_seed(keyed_seed(self.sampler.seed, self.sampler.epoch, number))
+                generator.manual_seed(keyed_seed(*self.sampler.key(number)))
                 images = redraw(images, generator)
             else:
                 images = to_unit(images)

@@ -1,0 +1,45 @@
+"""One run over several processes: what has to be the same in all of them."""
+
+import os
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from torch import distributed
+
+from dvae.errors import UserError
+from dvae.schemas import TrainConfig
+
+__all__ = ["SharedBuffers", "check_processes"]
+
+
+class SharedBuffers(pl.Callback):
+    """Gives all processes the buffers of the first before they evaluate: one model is scored.
+
+    Batch normalization keeps running statistics in buffers, of the part of a batch that each
+    process sees.
+    """
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Broadcasts the buffers."""
+        for buffer in pl_module.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def check_processes(config: TrainConfig, world_size: int) -> None:
+    """Refuses what several processes cannot do together.
+
+    Raises:
+        UserError: If the batch cannot be shared out evenly, or a sweep would have to start them.
+    """
+    if config.data.batch_size % world_size:
+        raise UserError(
+            f"data.batch_size: expected a multiple of the {world_size} processes that share it, "
+            f"found {config.data.batch_size}"
+        )
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeping and not {"LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys():
+        raise UserError(
+            "trainer.devices: expected 1 in a sweep, whose runs are what is spread over devices, "
+            f"found {config.trainer.devices}"
+        )

@@ -1,0 +1,164 @@
+"""A Hydra sweeper that searches with Optuna: `hydra/sweeper=optuna`.
+
+Hydra imports this at each start to see what plugins there are: Optuna itself comes later.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from dvae.errors import UserError
+from dvae.runs import FINAL, find_runs
+
+__all__ = ["OptunaSweeper"]
+
+
+class OptunaSweeper(Sweeper):
+    """Maximises what the task returns, over values that are given in Hydra's syntax for sweeps.
+
+    The study lies in a database, from which a search goes on: trials that were cut off are started
+    again with the same values, and those that have ended count.
+
+    Args:
+        storage: URL of the database.
+        trials: Trials in all.
+        batch: Trials that are started together.
+        startup_trials: Trials that are drawn at random and never given up.
+        warmup_epochs: Epochs before a trial may be given up.
+        seed: Seed of the search.
+        params: Key → values; what is given on the command line comes on top.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        trials: int,
+        batch: int,
+        startup_trials: int,
+        warmup_epochs: int,
+        seed: int,
+        params: dict[str, Any],
+    ) -> None:
+        self.storage = storage
+        self.trials = trials
+        self.batch = batch
+        self.startup_trials = startup_trials
+        self.warmup_epochs = warmup_epochs
+        self.seed = seed
+        self.params = params
+        self.launcher: Launcher | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes what the launcher needs."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs trials until there are as many as asked for."""
+        try:
+            import optuna
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "hydra/sweeper=optuna: expected the extra optuna, found none; "
+                'pip install -e ".[optuna]"'
+            ) from error
+        assert self.launcher is not None
+        assert self.config is not None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        fixed, space = self._space(arguments)
+        study = optuna.create_study(
+            study_name="sweep",
+            storage=self.storage,
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(self.startup_trials, self.warmup_epochs),
+        )
+        # A search that goes on would else draw once more what it drew at its start.
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=self.startup_trials, seed=self.seed + len(study.trials)
+        )
+        cut_off = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+        waiting = [optuna.trial.Trial(study, trial._trial_id) for trial in cut_off]
+        number = ended = len(study.trials) - len(waiting)
+        while ended < self.trials:
+            size = min(self.batch, self.trials - ended)
+            while len(waiting) < size:
+                waiting.append(study.ask(space))
+            trials, waiting = waiting[:size], waiting[size:]
+            jobs = [self._job(trial, fixed) for trial in trials]
+            returns = self.launcher.launch(jobs, initial_job_idx=number)
+            for trial, job in zip(trials, returns, strict=True):
+                _tell(study, trial, job)
+            number += size
+            ended += size
+
+    def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """Overrides that all trials share, and a distribution for each key that is searched."""
+        texts = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        overrides = OverridesParser.create().parse_overrides(texts)
+        last = {override.get_key_element(): override for override in overrides}
+        fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
+        space = {key: _distribution(o) for key, o in last.items() if o.is_sweep_override()}
+        if not space:
+            raise UserError("hydra.sweeper.params: expected a key to search over, found none")
+        return fixed, space
+
+    def _job(self, trial: Any, fixed: list[str]) -> Sequence[str]:
+        drawn = [f"{key}={_text(value)}" for key, value in trial.params.items()]
+        # The run reports to its trial, from whichever process it is in.
+        about = {"DVAE_STUDY": self.storage, "DVAE_TRIAL": trial._trial_id}
+        return [*drawn, *fixed, *(f"++hydra.job.env_set.{k}='{v}'" for k, v in about.items())]
+
+
+def _distribution(override: Override) -> Any:
+    """Optuna's counterpart of a sweep in Hydra's syntax."""
+    from optuna import distributions
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return distributions.IntDistribution(value.start, value.end, log=log)
+        return distributions.FloatDistribution(value.start, value.end, log=log)
+    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def _text(value: Any) -> str:
+    """A drawn value for the command line; four digits keep the names of folders readable."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _tell(study: Any, trial: Any, job: JobReturn) -> None:
+    """Hands the result of a run to its trial.
+
+    A run that has diverged counts as pruned: the search learns that its values are bad. One that
+    has failed says nothing about them.
+    """
+    from optuna.trial import TrialState
+
+    value = job.return_value
+    if value is None:
+        raise UserError("data.validation: expected images to select by in a search, found 0")
+    if not math.isnan(value):
+        study.tell(trial, value)
+        return
+    assert job.hydra_cfg is not None
+    [run] = find_runs(Path(job.hydra_cfg.hydra.runtime.output_dir))
+    study.tell(trial, state=TrialState.PRUNED if run.state in FINAL else TrialState.FAIL)
