@@ -159,7 +159,9 @@ def _no_option(group: str, option: str) -> str:
             f"{group}={option}: expected the extra {_EXTRAS[option]}, found none; "
             f'pip install -e ".[{_EXTRAS[option]}]"'
         )
-    options = sorted({*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())})
+    options = sorted(
+        {*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())}
+    )
     return (
         f"{group}: expected one of {', '.join(options)}, found {option!r}{nearest(option, options)}"
     )

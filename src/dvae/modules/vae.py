@@ -223,7 +223,8 @@ class VAEModule(pl.LightningModule):
                 f"{split}/{name}",
                 value.double().mean(),
                 on_epoch=True,
-                batch_size=len(value),
+                # Lightning rounds the mean of the weights over processes to a whole number.
+                batch_size=len(value) * self.trainer.world_size,
                 sync_dist=True,
                 prog_bar=split == "val" and name == "elbo",
             )

@@ -1,0 +1,224 @@
+"""Sweeps and runs that are cut off, as a user starts them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dvae.cli import ROOT
+from dvae.errors import PrunedError
+from dvae.resilience import Pruning
+
+SMALL = [
+    "model.hidden=[8]",
+    "model.num_latents=2",
+    "trainer.progress_bar=false",
+    "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=20",
+    "trainer.limit_eval_batches=1",
+    "trainer.max_epochs=5",
+    "callbacks=none",
+    "test_samples=0",
+]
+SWEEP = ["hydra.mode=MULTIRUN", "optimizer.lr=0.005,1e30", "seed=0,1"]
+
+
+@pytest.fixture(scope="module")
+def start(data_dir):
+    """Starts a training script in a process of its own."""
+
+    def start(*arguments):
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"paths.data_dir={data_dir}"]
+        # Messages come as they are printed, and each process has one core.
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [*command, *SMALL, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """The folder of a sweep of which half diverges, and what it printed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, _finish(start(*SWEEP, f"hydra.sweep.dir={folder}"))
+
+
+def _finish(process):
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def _table(folder):
+    """The table without what may differ: times."""
+    with (folder / "sweep.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def _wait_for(path, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.005)
+
+
+def test_a_diverging_run_stops_no_other(undisturbed):
+    folder, output = undisturbed
+    rows = _table(folder)
+    assert [row["state"] for row in rows] == ["finished", "finished", "diverged", "diverged"]
+    assert all("val/elbo: expected a finite number, found nan" in row["reason"] for row in rows[2:])
+    assert rows[0]["val/elbo"] != rows[1]["val/elbo"]
+    assert (folder / "sweep.png").exists()
+    assert "Settings, ranked by val/elbo" in output
+    assert "optimizer.lr=0.005" in output.split("its command")[1].splitlines()[0]
+    # Names tell what differs, and nothing else: they are those of the runs in TensorBoard.
+    assert rows[0]["run"] == "optimizer.lr=0.005,seed=0"
+
+
+def test_finished_runs_fill_the_hyperparameters(undisturbed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for seed in (0, 1):
+        events = EventAccumulator(str(undisturbed[0] / f"optimizer.lr=0.005,seed={seed}"))
+        events.Reload()
+        assert any("_hparams_" in tag for tag in events.summary_metadata)
+
+
+def test_a_killed_sweep_goes_on_to_the_same_table(undisturbed, start, tmp_path):
+    arguments = [*SWEEP, f"hydra.sweep.dir={tmp_path}"]
+    process = start(*arguments)
+    second = tmp_path / "optimizer.lr=0.005,seed=1"
+    _wait_for(second / "checkpoints" / "last.ckpt", process)
+    process.kill()
+    process.communicate()
+    assert not (second / "metrics.json").exists(), "it was to be killed in the middle"
+    output = _finish(start(*arguments))
+    assert "seed=0: finished before" in output
+    assert "last.ckpt" in (second / "config.yaml").read_text()
+    assert _table(tmp_path) == _table(undisturbed[0])
+
+
+def test_a_signal_ends_a_run_after_its_epoch(start, tmp_path):
+    process = start(f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1000")
+    _wait_for(tmp_path / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] % 20 == 0
+
+
+def test_a_preempted_job_goes_back_into_the_queue_and_on(undisturbed, start, tmp_path):
+    pytest.importorskip("submitit")
+    folder = tmp_path / "seed=0"
+    process = start(
+        "hydra.mode=MULTIRUN",
+        "hydra/launcher=submitit_local",
+        f"hydra.sweep.dir={tmp_path}",
+        "optimizer.lr=0.005",
+        "seed=range(1)",
+    )
+    _wait_for(folder / "checkpoints" / "last.ckpt", process)
+    status = json.loads((folder / "status.json").read_text())
+    os.kill(status["pid"], signal.SIGUSR2)
+    _finish(process)
+    logs = "".join(path.read_text() for path in (tmp_path / ".submitit").rglob("*_log.*"))
+    assert "Requeued job" in logs
+    assert json.loads((folder / "status.json").read_text())["pid"] != status["pid"]
+    other = undisturbed[0] / "optimizer.lr=0.005,seed=0"
+    metrics = [json.loads((f / "metrics.json").read_text()) for f in (folder, other)]
+    assert metrics[0] == metrics[1]
+
+
+def test_slurm_jobs_are_warned_and_requeued():
+    pytest.importorskip("submitit")
+    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "hydra/launcher=slurm"]
+    result = subprocess.run(
+        [*script, "--cfg", "hydra", "-p", "hydra.launcher"], capture_output=True, text=True
+    )
+    assert "submitit_launcher.SlurmLauncher" in result.stdout
+    assert "signal_delay_s: 120" in result.stdout
+    assert "max_num_timeout: 10" in result.stdout
+
+
+def test_a_search_goes_on_where_it_was(start, tmp_path):
+    """Two trials at a time, then more of them: a trial that has ended is not repeated."""
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("joblib")
+    arguments = [
+        "+sweep=optuna",
+        f"hydra.sweep.dir={tmp_path}",
+        "estimator=gumbel_softmax",
+        "optimizer.lr=choice(0.005,1e30)",
+        "trainer.max_epochs=2",
+    ]
+    together = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.batch=2"]
+    for trials, launcher in ((2, together), (3, [])):
+        _finish(start(*arguments, f"hydra.sweeper.trials={trials}", *launcher))
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db")
+        assert len(study.trials) == trials
+        assert len(_table(tmp_path)) == trials
+    states = {"finished": "COMPLETE", "diverged": "PRUNED", "pruned": "PRUNED"}
+    assert sorted(states[row["state"]] for row in _table(tmp_path)) == sorted(
+        trial.state.name for trial in study.trials
+    )
+    assert (tmp_path / "sweep.png").exists()
+
+
+def test_a_hopeless_trial_is_pruned():
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(2))
+
+    def report(trial, elbo):
+        metrics = {"val/elbo": torch.tensor(elbo)}
+        Pruning(trial).on_validation_end(
+            SimpleNamespace(callback_metrics=metrics, current_epoch=0), None
+        )
+
+    for elbo in (-100.0, -101.0):
+        trial = study.ask()
+        report(trial, elbo)
+        study.tell(trial, elbo)
+    report(study.ask(), -99.0)
+    with pytest.raises(PrunedError, match="-150.00 after epoch 1"):
+        report(study.ask(), -150.0)
+
+
+def test_jobs_beside_each_other_share_the_cores():
+    pytest.importorskip("joblib")
+    code = """
+import os, joblib
+jobs = joblib.Parallel(n_jobs=2, backend="loky")(
+    joblib.delayed(os.getenv)("OMP_NUM_THREADS") for _ in range(2)
+)
+assert jobs == [str(max(1, joblib.cpu_count() // 2))] * 2, jobs
+"""
+    env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+@pytest.mark.ray
+def test_ray_runs_a_sweep(start, tmp_path):
+    arguments = [
+        "hydra.mode=MULTIRUN",
+        "hydra/launcher=ray",
+        f"hydra.sweep.dir={tmp_path}",
+        "seed=0,1",
+    ]
+    _finish(start(*arguments, "trainer.max_epochs=1"))
+    assert [row["state"] for row in _table(tmp_path)] == ["finished", "finished"]
