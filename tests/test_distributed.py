@@ -20,7 +20,6 @@ from dvae.evaluate import evaluate
 from dvae.schemas import EvaluateConfig
 from dvae.train import train
 
-
 # A number of validation images that neither batches nor processes divide.
 SMALL = [
     "model.hidden=[32]",
@@ -120,15 +119,29 @@ def test_a_batch_is_shared_out_evenly(make_config):
         check_processes(make_config("data.batch_size=129"), 2)
 
 
-def test_a_sweep_starts_no_processes(make_config, monkeypatch):
-    sweep = SimpleNamespace(
-        initialized=lambda: True, get=lambda: SimpleNamespace(mode=RunMode.MULTIRUN)
-    )
-    monkeypatch.setattr("dvae.distributed.HydraConfig", sweep)
-    for rank in ("LOCAL_RANK", "SLURM_PROCID"):
+def _hydra(monkeypatch, mode, *overrides):
+    about = SimpleNamespace(mode=mode, overrides=SimpleNamespace(hydra=overrides))
+    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: about)
+    monkeypatch.setattr("dvae.distributed.HydraConfig", hydra)
+    for rank in ("RANK", "SLURM_PROCID"):
         monkeypatch.delenv(rank, raising=False)
+
+
+def test_a_sweep_starts_no_processes(make_config, monkeypatch):
+    _hydra(monkeypatch, RunMode.MULTIRUN)
     with pytest.raises(UserError, match="trainer.devices: expected 1 in a sweep"):
         check_processes(make_config("trainer=ddp"), 2)
     # Processes that the launcher has started are another matter.
     monkeypatch.setenv("SLURM_PROCID", "0")
+    check_processes(make_config("trainer=ddp"), 2)
+
+
+def test_processes_started_together_need_one_folder(make_config, monkeypatch):
+    _hydra(monkeypatch, RunMode.RUN)
+    check_processes(make_config("trainer=ddp"), 2)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="hydra.run.dir: expected one folder"):
+        check_processes(make_config("trainer=ddp"), 2)
+    _hydra(monkeypatch, RunMode.RUN, "hydra.run.dir=here")
+    monkeypatch.setenv("RANK", "1")
     check_processes(make_config("trainer=ddp"), 2)

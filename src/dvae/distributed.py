@@ -30,16 +30,25 @@ def check_processes(config: TrainConfig, world_size: int) -> None:
     """Refuses what several processes cannot do together.
 
     Raises:
-        UserError: If the batch cannot be shared out evenly, or a sweep would have to start them.
+        UserError: If the batch cannot be shared out evenly, a sweep would have to start them, or
+            those that were started together would write into a folder each.
     """
     if config.data.batch_size % world_size:
         raise UserError(
             f"data.batch_size: expected a multiple of the {world_size} processes that share it, "
             f"found {config.data.batch_size}"
         )
-    sweeping = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and not {"LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys():
+    if not HydraConfig.initialized():
+        return
+    hydra, outside = HydraConfig.get(), {"RANK", "SLURM_PROCID"} & os.environ.keys()
+    if hydra.mode == RunMode.MULTIRUN and not outside:
         raise UserError(
             "trainer.devices: expected 1 in a sweep, whose runs are what is spread over devices, "
             f"found {config.trainer.devices}"
+        )
+    named = any(item.startswith("hydra.run.dir=") for item in hydra.overrides.hydra)
+    if hydra.mode == RunMode.RUN and outside and not named:
+        raise UserError(
+            "hydra.run.dir: expected one folder for all processes that were started together, "
+            "found none; give hydra.run.dir=…"
         )

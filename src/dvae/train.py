@@ -1,6 +1,7 @@
 """Trains a model: configuration → metrics and a folder with all that the run wrote."""
 
 from collections.abc import Mapping, Sequence
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def _build_trainer(
         )
     if config.callbacks.gradient_snr is not None:
         callbacks.append(GradientNoise(config.callbacks.gradient_snr))
-    if options.progress_bar:
+    # Bars of jobs that run beside each other would overwrite one another.
+    bar = options.progress_bar and current_process().name == "MainProcess"
+    if bar:
         callbacks.append(ProgressBar())
     callbacks += others
     try:
@@ -126,7 +129,7 @@ def _build_trainer(
             precision=_PRECISION[config.precision],
             log_every_n_steps=1,
             check_val_every_n_epoch=options.validate_every,
-            enable_progress_bar=options.progress_bar,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
