@@ -132,7 +132,10 @@ def _workers(cases: list[_Case]) -> Iterator[list[Connection]]:
     try:
         for case in cases:
             here, there = context.Pipe()
-            process = context.Process(target=_work, args=(case, there), daemon=True)
+            # By its name, training takes it for one that a user looks at.
+            process = context.Process(
+                name="MainProcess", target=_work, args=(case, there), daemon=True
+            )
             process.start()
             there.close()
             pipes.append(here)

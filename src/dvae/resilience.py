@@ -12,32 +12,11 @@ import pytorch_lightning as pl
 import torch
 
 from dvae.errors import DivergedError, PrunedError
-from dvae.randomness import keyed_seed
 from dvae.runs import SELECTED_BY
 
-__all__ = ["EpochSeeds", "FinishEpoch", "Finite", "Pruning"]
+__all__ = ["FinishEpoch", "Finite", "Pruning"]
 
-# Tells the noise of training from other draws that are keyed by a seed and an epoch.
-_NOISE = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class EpochSeeds(pl.Callback):
-    """Seeds the noise of each epoch: a pure function of seed, epoch and process.
-
-    A run that goes on from a checkpoint sees the same noise as one that was never cut off, and no
-    two processes see the same.
-
-    Args:
-        seed: Seed of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seeds all devices."""
-        torch.manual_seed(keyed_seed(self.seed, trainer.current_epoch, trainer.global_rank, _NOISE))
 
 
 class Finite(pl.Callback):

@@ -26,7 +26,7 @@ from dvae.errors import UserError
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
 from dvae.report import metrics_table, write_json
-from dvae.resilience import EpochSeeds, FinishEpoch, Finite, Pruning
+from dvae.resilience import FinishEpoch, Finite, Pruning
 from dvae.runs import is_first_process
 from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
@@ -106,7 +106,7 @@ def _build_trainer(
             folder, "best", monitor="val/elbo", mode="max", enable_version_counter=False
         )
     callbacks: list[Callback] = list(dict.fromkeys([chosen, last]))
-    callbacks += [EpochSeeds(config.seed), Finite(), FinishEpoch(folder / "last.ckpt")]
+    callbacks += [Finite(), FinishEpoch(folder / "last.ckpt")]
     callbacks += Pruning.from_environment() if config.data.validation else []
     if config.callbacks.pictures:
         callbacks.append(Pictures())

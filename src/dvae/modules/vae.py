@@ -125,7 +125,8 @@ class VAEModule(pl.LightningModule):
 
     def _step(self, batch: Batch) -> None:
         step = self.global_step
-        _seed_noise(keyed_seed(self.seed, step), self.device)
+        # No two processes see the same noise.
+        _seed_noise(keyed_seed(self.seed, step, self.global_rank), self.device)
         if self.temperature is not None:
             self.vae.layer.set_temperature(self.temperature(step))
         optimizer: Any = self.optimizers()
