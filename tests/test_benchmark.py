@@ -25,8 +25,13 @@ def config_of(tmp_path, data_dir, *overrides: str) -> BenchmarkConfig:
 
 def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir):
     cases = ["train model.hidden=[8]", "train model.hidden=[1024,1024] data.batch_size=512"]
-    options = [f"cases={json.dumps(cases)}", f"relative_to={json.dumps(cases[0])}"]
-    timings = benchmark(config_of(tmp_path, data_dir, *options, "profile=true"))
+    options = [
+        f"cases={json.dumps(cases)}",
+        f"relative_to={json.dumps(cases[0])}",
+        'extra=["model.num_latents=2"]',
+        "profile=true",
+    ]
+    timings = benchmark(config_of(tmp_path, data_dir, *options))
     assert [timing.case for timing in timings] == cases
     assert timings[0].ratio == 1.0
     assert timings[1].ratio > 2
@@ -36,6 +41,7 @@ def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir):
         timing.milliseconds for timing in timings
     ]
     assert len(written["seconds"]) == 2
+    assert "model.num_latents=2" in written["shared"]
 
 
 @pytest.mark.parametrize("case", ["train estimator=exact", "rest", ""])

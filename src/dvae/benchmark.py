@@ -94,7 +94,7 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
     output.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": reports[0]["machine"],
-        "shared": config.shared,
+        "shared": [*config.shared, *config.extra],
         "relative_to": config.relative_to,
         "timings": [asdict(timing) for timing in timings],
         "seconds": rounds,
@@ -120,7 +120,7 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> _Case:
         "trainer.limit_eval_batches=1",
         f"trainer.max_epochs={config.warmup + config.rounds + 1}",
     ]
-    values = compose("train", [*config.shared, *overrides, *own])
+    values = compose("train", [*config.shared, *config.extra, *overrides, *own])
     return _Case(name, kind, parse(TrainConfig, values), config.profile)
 
 
@@ -305,7 +305,7 @@ def _repeat(case: _Case, turns: _Turns) -> None:
 def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Table:
     table = Table(
         title=f"A step, median of {config.rounds} rounds: {machine}",
-        caption=f"relative to {config.relative_to!r}; all with {' '.join(config.shared) or '—'}",
+        caption=f"relative to {config.relative_to!r}; all with {' '.join([*config.shared, *config.extra]) or '—'}",
         title_justify="left",
         caption_justify="left",
     )

@@ -144,6 +144,8 @@ def quiet() -> None:
     """Leaves of Lightning's messages the warnings that a user can act on."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Torch's remark on machines without a GPU, at each compilation.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # The data lie in memory: there are no workers to add.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Statistics of codes are gathered over processes before they are logged.

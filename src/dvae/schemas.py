@@ -332,6 +332,7 @@ class BenchmarkConfig(Schema):
     cases: Annotated[list[str], Field(min_length=1)]
     relative_to: str
     shared: list[str]
+    extra: list[str]
     steps: Count
     rounds: Count
     warmup: Annotated[int, Field(ge=0)]
