@@ -5,14 +5,8 @@ meet the same conditions, and the ratios within a round mean more than the times
 """
 
 import multiprocessing
-import os
-import platform
-import pty
-import resource
 import shlex
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dvae.benchmark_worker import KINDS, Case, work
 from dvae.cli import compose
 from dvae.config import parse
 from dvae.errors import UserError
@@ -31,10 +26,6 @@ from dvae.report import write_json
 from dvae.schemas import BenchmarkConfig, TrainConfig
 
 __all__ = ["Timing", "benchmark"]
-
-_TRAIN = "train"
-_KINDS = (_TRAIN, "floor", "loop", "tutorial", "likelihood", "likelihood_floor")
-_PROFILED_OPERATORS = 25
 
 
 @dataclass(frozen=True)
@@ -54,16 +45,6 @@ class Timing:
     ratio: float
     images_per_second: float
     mebibytes: float
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What a process times: a kind, and overrides of `scripts/train.py`."""
-
-    name: str
-    kind: str
-    config: TrainConfig
-    profile: bool
 
 
 def benchmark(config: BenchmarkConfig) -> list[Timing]:
@@ -109,10 +90,10 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
     return timings
 
 
-def _case(name: str, config: BenchmarkConfig, scratch: Path) -> _Case:
+def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
     kind, *overrides = shlex.split(name) or [""]
-    if kind not in _KINDS:
-        raise UserError(f"cases: expected each to begin with one of {_KINDS}, found {name!r}")
+    if kind not in KINDS:
+        raise UserError(f"cases: expected each to begin with one of {KINDS}, found {name!r}")
     own = [
         f"paths.data_dir={config.paths.data_dir}",
         f"paths.output_dir={scratch}",
@@ -121,11 +102,11 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> _Case:
         f"trainer.max_epochs={config.warmup + config.rounds + 1}",
     ]
     values = compose("train", [*config.shared, *config.extra, *overrides, *own])
-    return _Case(name, kind, parse(TrainConfig, values), config.profile)
+    return Case(name, kind, parse(TrainConfig, values), config.profile)
 
 
 @contextmanager
-def _workers(cases: list[_Case]) -> Iterator[list[Connection]]:
+def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
     """A process for each case; they end with the context."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
@@ -134,7 +115,7 @@ def _workers(cases: list[_Case]) -> Iterator[list[Connection]]:
             here, there = context.Pipe()
             # By its name, training takes it for one that a user looks at.
             process = context.Process(
-                name="MainProcess", target=_work, args=(case, there), daemon=True
+                name="MainProcess", target=work, args=(case, there), daemon=True
             )
             process.start()
             there.close()
@@ -175,137 +156,11 @@ def _ask(pipe: Connection, request: str) -> Any:
     return answer
 
 
-class _Turns:
-    """The worker's side: waits for its turn, and answers with the time that it took."""
-
-    def __init__(self, pipe: Connection, case: _Case) -> None:
-        self._pipe = pipe
-        self._case = case
-        self._profiler: Any = None
-        self._profile = ""
-        self._seconds: float | None = None
-
-    def begin(self) -> None:
-        """Answers with the time of the last turn, and returns when it is this worker's again.
-
-        Not before: what is done between two turns, such as a validation, would disturb the others.
-        """
-        import torch
-
-        if self._seconds is not None:
-            self._pipe.send(self._seconds)
-        while self._pipe.recv() == "report":
-            self._pipe.send(self._report())
-        if self._case.profile:
-            self._profiler = torch.profiler.profile()
-            self._profiler.start()
-        self._synchronize()
-        self._start = time.perf_counter()
-
-    def end(self) -> None:
-        """Stops the clock."""
-        self._synchronize()
-        self._seconds = time.perf_counter() - self._start
-        if self._profiler is not None:
-            self._profiler.stop()
-            averages = self._profiler.key_averages()
-            order = f"self_{'cuda' if self._on_cuda() else 'cpu'}_time_total"
-            self._profile = averages.table(sort_by=order, row_limit=_PROFILED_OPERATORS)
-
-    def _on_cuda(self) -> bool:
-        import torch
-
-        return torch.cuda.is_available() and self._case.config.trainer.accelerator != "cpu"
-
-    def _synchronize(self) -> None:
-        if self._on_cuda():
-            import torch
-
-            torch.cuda.synchronize()
-
-    def _report(self) -> dict[str, Any]:
-        import torch
-
-        device, peak = platform.machine(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if self._on_cuda():
-            device, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
-        machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        return {"mebibytes": peak, "machine": machine, "profile": self._profile}
-
-
-def _work(case: _Case, pipe: Connection) -> None:
-    """The life of a worker's process."""
-    _give_terminal()
-    turns = _Turns(pipe, case)
-    try:
-        if case.kind == _TRAIN:
-            _train(case, turns)
-        else:
-            _repeat(case, turns)
-    except EOFError:
-        return
-    except UserError as error:
-        pipe.send(UserError(f"{case.name}: {error}"))
-    except Exception as error:
-        pipe.send(UserError(f"{case.name}: failed with {type(error).__name__}: {error}"))
-
-
-def _give_terminal() -> None:
-    """Shows the process a terminal that nobody looks at: bars are drawn as for a user."""
-    reader, terminal = pty.openpty()
-    os.dup2(terminal, 1)
-    os.dup2(terminal, 2)
-
-    def drain() -> None:
-        while os.read(reader, 65536):
-            pass
-
-    threading.Thread(target=drain, daemon=True).start()
-
-
-def _train(case: _Case, turns: _Turns) -> None:
-    """Runs what `scripts/train.py` runs; a turn is the training part of an epoch."""
-    import pytorch_lightning as pl
-
-    from dvae.train import train
-
-    class Clock(pl.Callback):
-        def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-            turns.begin()
-
-        def on_train_batch_end(
-            self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, i: int
-        ) -> None:
-            if i + 1 == trainer.num_training_batches:
-                turns.end()
-
-    train(case.config, [Clock()])
-
-
-def _repeat(case: _Case, turns: _Turns) -> None:
-    """Repeats the step of a baseline."""
-    import torch
-
-    from dvae.baselines import BASELINES
-    from dvae.devices import resolve_device
-
-    accelerator = case.config.trainer.accelerator
-    device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
-    torch.set_flush_denormal(True)
-    torch.manual_seed(case.config.seed)
-    step = BASELINES[case.kind](case.config, device)
-    steps = case.config.trainer.limit_train_batches
-    while True:
-        turns.begin()
-        for _ in range(int(steps)):
-            step()
-        turns.end()
-
-
 def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Table:
+    overrides = " ".join([*config.shared, *config.extra])
     table = Table(
         title=f"A step, median of {config.rounds} rounds: {machine}",
-        caption=f"relative to {config.relative_to!r}; all with {' '.join([*config.shared, *config.extra]) or '—'}",
+        caption=f"relative to {config.relative_to!r}; all with {overrides or 'nothing'}",
         title_justify="left",
         caption_justify="left",
     )
