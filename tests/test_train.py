@@ -315,16 +315,17 @@ def test_speed_changes_no_number(make_config, tmp_path, precision):
 
 
 def test_compiled_runs_learn_alike(make_config, tmp_path):
-    """Another stream of noise: equal in the mean over the steps, within 4 standard errors."""
+    """The same noise: equal but for rounding at first, and in the mean later, when it has grown."""
     options = ["trainer.limit_train_batches=150", "trainer.max_epochs=1", "trainer.log_every=1"]
     curves = []
     for name in ("false", "true"):
         folder = tmp_path / name
         train(make_config(*SMALL, *options, f"compile={name}", output=folder))
         curves.append(torch.tensor(list(_curve(folder).values())))
-    difference = (curves[0] - curves[1])[20:]
-    assert difference.abs().max() > 0
-    assert difference.mean().abs() < 4 * difference.std() / len(difference) ** 0.5
+    assert torch.allclose(curves[0][:10], curves[1][:10], rtol=1e-4)
+    difference = (curves[0] - curves[1])[10:]
+    # Within 4 standard errors, and what rounding leaves where there is no other difference.
+    assert difference.mean().abs() < 4 * difference.std() / len(difference) ** 0.5 + 1e-2
     assert curves[0][-20:].mean() < 0.9 * curves[0][:5].mean()
 
 
