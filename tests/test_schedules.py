@@ -65,7 +65,7 @@ def test_warmup_cosine():
     assert rate(60) == pytest.approx(0.1)
     assert rate(110) == pytest.approx(0.0, abs=1e-12)
     flat = WarmupCosine(peak=0.2, warmup=0, total=100, final=0.2)
-    assert [flat(s) for s in range(120)] == pytest.approx([0.2] * 120, abs=0)
+    assert [flat(s) for s in range(120)] == pytest.approx([0.2] * 120, rel=1e-12)
 
 
 def test_resolve_steps():
