@@ -1,7 +1,6 @@
 """How far gradient estimators are from the true gradient, and how noisy they are."""
 
 import csv
-import io
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 from dvae.distributions import MAX_ENUMERATION
 from dvae.estimators import ESTIMATORS, Estimator, Exact
 from dvae.models import VAE
+from dvae.report import write_file
 
 __all__ = ["Quality", "compare", "draws", "measure", "plot", "signal_to_noise", "write_csv"]
 
@@ -169,13 +169,10 @@ def signal_to_noise(gradients: Tensor) -> Tensor:
 
 def write_csv(path: Path, results: Sequence[Quality]) -> None:
     """Writes one row a result, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Quality)])
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text.getvalue())
-    temporary.replace(path)
+    with write_file(path) as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Quality)])
+        writer.writeheader()
+        writer.writerows(asdict(result) for result in results)
 
 
 def plot(path: Path, results: Sequence[Quality]) -> None:

@@ -76,8 +76,8 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna: expected the extra optuna, found none; "
                 'pip install -e ".[optuna]"'
             ) from error
-        assert self.launcher is not None
-        assert self.config is not None
+        if self.launcher is None or self.config is None:
+            raise ValueError("sweep: expected a call of setup before, found none")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         fixed, space = self._space(arguments)
@@ -131,8 +131,11 @@ def _distribution(override: Override) -> Any:
 
     value = override.value()
     if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
+        if value.start is None or value.end is None:
+            raise UserError(
+                f"{override.get_key_element()}: expected an interval with two ends, "
+                f"found {override.input_line}"
+            )
         log = "log" in value.tags
         if isinstance(value.start, int) and isinstance(value.end, int):
             return distributions.IntDistribution(value.start, value.end, log=log)
@@ -159,6 +162,7 @@ def _tell(study: Any, trial: Any, job: JobReturn) -> None:
     if not math.isnan(value):
         study.tell(trial, value)
         return
-    assert job.hydra_cfg is not None
+    if job.hydra_cfg is None:
+        raise ValueError("launcher: expected the configuration of a job, found none")
     [run] = find_runs(Path(job.hydra_cfg.hydra.runtime.output_dir))
     study.tell(trial, state=TrialState.PRUNED if run.state in FINAL else TrialState.FAIL)
