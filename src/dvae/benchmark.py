@@ -22,7 +22,7 @@ from dvae.benchmark_worker import KINDS, Case, work
 from dvae.cli import compose
 from dvae.config import parse
 from dvae.errors import UserError
-from dvae.report import write_json
+from dvae.files import write_json
 from dvae.schemas import BenchmarkConfig, TrainConfig
 
 __all__ = ["Timing", "benchmark"]

@@ -1,18 +1,54 @@
-"""Safe loading of checkpoints: tensors and plain values only."""
+"""Checkpoints: written whole or not at all, and read as tensors and plain values only."""
 
+import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dvae.build import build_vae
 from dvae.config import parse
 from dvae.errors import UserError
+from dvae.files import write_file
 from dvae.modules.vae import VAEModule
 from dvae.schemas import ModelConfig
 
-__all__ = ["load_checkpoint", "load_module"]
+__all__ = ["CheckpointFiles", "check_resumable", "load_checkpoint", "load_module"]
+
+FORMAT = 1
+"""Version of the content of checkpoints; those from before it was counted have none."""
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to files: a checkpoint takes the place of the last one when it is whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            OSError: If it cannot be written; what lay there before is untouched.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Into memory first: what a full disk would interrupt is then a plain write.
+        content = io.BytesIO()
+        torch.save({**checkpoint, "format": FORMAT}, content)
+        with write_file(path, "wb") as file:
+            file.write(content.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, as `load_checkpoint` of this module does."""
+        return load_checkpoint(path)
 
 
 def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]:
@@ -26,18 +62,53 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
         Its content, with tensors on the CPU.
 
     Raises:
-        UserError: If there is no such file, or it is no checkpoint of this program.
+        UserError: If there is no such file, or it is no checkpoint of this program, or holds
+            numbers that are not finite.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, ArithmeticError, OSError, *_MALFORMED) as error:
         raise UserError(
             f"{key}: expected a checkpoint of tensors and plain values, found {path} "
             f"({type(error).__name__} in reading it)"
         ) from error
     if not isinstance(content, dict) or not {"config", "state_dict"} <= content.keys():
         raise UserError(f"{key}: expected a checkpoint written by dvae, found {path}")
+    version = content.get("format", 0)
+    if not isinstance(version, int) or version > FORMAT:
+        raise UserError(
+            f"{key}: expected a checkpoint of format {FORMAT} or before, found {version} in "
+            f"{path}: it comes from a newer version of dvae"
+        )
+    state = content["state_dict"]
+    if not isinstance(state, dict) or not all(_is_plain(value) for value in state.values()):
+        raise UserError(f"{key}: expected plain tensors as weights in {path}, found others")
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise UserError(f"{key}: expected finite weights in {path}, found others in {name}")
     return content
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something is a tensor that is no larger than what the file holds of it."""
+    return (
+        type(value) is Tensor
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+_MALFORMED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AssertionError,
+)
+"""What reading a broken file can raise."""
 
 
 def load_module(path: str | Path) -> tuple[VAEModule, ModelConfig]:
@@ -60,12 +131,102 @@ def load_module(path: str | Path) -> tuple[VAEModule, ModelConfig]:
         )
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
-    module = VAEModule(build_vae(config), config=config.model_dump())
+    # Sizes are compared before there is memory to fill.
     try:
-        module.load_state_dict(content["state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"checkpoint: expected weights that fit the configuration in {path}, found others: "
-            f"{str(error).splitlines()[-1].strip()}"
-        ) from error
+        with torch.device("meta"):
+            expected = VAEModule(build_vae(config))
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"checkpoint: {path} holds sizes that no model can have") from error
+    _check_weights(content["state_dict"], expected, path, "checkpoint")
+    module = VAEModule(build_vae(config), config=config.model_dump())
+    module.load_state_dict(content["state_dict"])
     return module.eval(), config
+
+
+def _check_weights(
+    state: Mapping[str, Tensor], module: nn.Module, path: str | Path, key: str
+) -> None:
+    """Refuses weights of other names, shapes or types than those of a module."""
+    expected = module.state_dict()
+    for name in sorted(expected.keys() ^ state.keys(), key=str):
+        what = "none" if name in expected else "one that has no place in the model"
+        raise UserError(
+            f"{key}: expected weights that fit the model, found {what}: {name} in {path}"
+        )
+    for name, own in expected.items():
+        found = state[name]
+        if own.shape != found.shape or own.is_floating_point() != found.is_floating_point():
+            raise UserError(
+                f"{key}: expected {name} of shape {tuple(own.shape)} in {path}, as the "
+                f"configuration says, found {tuple(found.shape)} ({found.dtype})"
+            )
+
+
+def check_resumable(
+    content: Mapping[str, Any], path: str | Path, trainer: pl.Trainer, module: VAEModule
+) -> None:
+    """Refuses to go on from a checkpoint of another kind of run, before anything is written.
+
+    Args:
+        content: What `load_checkpoint` has read.
+        path: The file, for errors.
+        trainer: The trainer of the run.
+        module: Its module.
+
+    Raises:
+        UserError: If model, optimizer or the state of the loops do not fit.
+    """
+    _check_weights(content["state_dict"], module, path, "resume")
+    try:
+        stored, own = content["config"]["optimizer"]["name"], module.config["optimizer"]["name"]
+        if stored != own:
+            raise UserError(
+                f"optimizer: expected {stored}, as in the checkpoint {path}, found {own}"
+            )
+        _check_optimizer(module.configure_optimizers(), content["optimizer_states"])
+        _check_alike(trainer.fit_loop.state_dict(), content["loops"]["fit_loop"])
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if (found := content["callbacks"].get(callback.state_key)) is not None:
+                _check_alike(callback.state_dict(), found)
+        if content["lr_schedulers"] != [] or not isinstance(content["global_step"], int):
+            raise ValueError("lr_schedulers, global_step")
+    except _MALFORMED as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"resume: expected the state of such a run in {path}, found another ({error})"
+        ) from error
+
+
+def _check_optimizer(optimizer: Optimizer | None, states: Any) -> None:
+    """Refuses states of other parameters; the optimizer is a fresh one, to be thrown away."""
+    if optimizer is None or len(states) != 1:
+        raise ValueError("optimizer_states")
+    optimizer.load_state_dict(states[0])
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            fits = value is None or (_is_plain(value) and value.shape in ((), parameter.shape))
+            if not fits or (value is not None and not value.isfinite().all()):
+                raise ValueError(f"optimizer_states: {name}")
+
+
+def _check_alike(expected: Any, found: Any, key: str = "loops") -> None:
+    """Refuses a nested structure with other keys or kinds of values; null stands for any number."""
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or expected.keys() != found.keys():
+            raise ValueError(key)
+        for name, value in expected.items():
+            _check_alike(value, found[name], f"{key}.{name}")
+    elif isinstance(expected, list):
+        if not isinstance(found, list) or len(expected) != len(found):
+            raise ValueError(key)
+        for one, other in zip(expected, found, strict=True):
+            _check_alike(one, other, key)
+    elif isinstance(expected, Tensor):
+        if not _is_plain(found) or expected.shape != found.shape:
+            raise ValueError(key)
+    elif expected is None or found is None:
+        if not isinstance(found if expected is None else expected, int | float | None):
+            raise ValueError(key)
+    elif type(found) is not type(expected) or (isinstance(found, int) and found < 0):
+        raise ValueError(key)

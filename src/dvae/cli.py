@@ -4,9 +4,11 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -19,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dvae.config import nearest, parse
 from dvae.errors import OtherRunError, PrunedError, UserError
-from dvae.runs import record
+from dvae.runs import record, resumed
 from dvae.schemas import AnySchema
 
 __all__ = ["CONFIGS", "ROOT", "compose", "run"]
@@ -68,7 +70,11 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
                 _fail(_explain(error, name))
             raise
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     try:
+        if "resume" in schema.model_fields:
+            sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
         job()
     except BrokenPipeError:
         # The reader of the output, such as head, has left: nothing is wrong.
@@ -84,6 +90,11 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
             if given[group] not in _options(group):
                 _fail(_no_option(group, given[group]))
         raise
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process as a shell expects it of one that a signal has ended."""
+    raise SystemExit(128 + number)
 
 
 def _survive(error: Exception) -> float:

@@ -10,7 +10,8 @@ from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
 from dvae.devices import resolve_device, tune_process
-from dvae.report import latents_table, metrics_table, write_json
+from dvae.files import write_json
+from dvae.report import latents_table, metrics_table
 from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, ModelConfig
 
 __all__ = ["data_of", "evaluate"]

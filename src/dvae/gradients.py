@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dvae.distributions import MAX_ENUMERATION
 from dvae.estimators import ESTIMATORS, Estimator, Exact
+from dvae.files import write_file
 from dvae.models import VAE
-from dvae.report import write_file
 
 __all__ = ["Quality", "compare", "draws", "measure", "plot", "signal_to_noise", "write_csv"]
 
@@ -200,5 +200,6 @@ def plot(path: Path, results: Sequence[Quality]) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=110)
+    with write_file(path, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")
     plt.close(figure)

@@ -1,15 +1,10 @@
-"""Metrics as a table on screen, and files that are whole or absent."""
+"""Metrics as tables on screen."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-__all__ = ["latents_table", "metrics_table", "write_file", "write_json"]
+__all__ = ["latents_table", "metrics_table"]
 
 _UNITS = {
     "usage_perplexity": "categories, mean over latents",
@@ -37,21 +32,3 @@ def latents_table(columns: Mapping[str, Sequence[float]]) -> Table:
     for number, row in enumerate(zip(*columns.values(), strict=True)):
         table.add_row(str(number), *(f"{value:.2f}" for value in row))
     return table
-
-
-@contextmanager
-def write_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file beside its place and renames it, so that the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open(mode, newline=None if "b" in mode else "") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    with write_file(path) as file:
-        file.write(json.dumps(content, indent=2) + "\n")

@@ -10,23 +10,36 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from dvae.errors import DivergedError, OtherRunError, PrunedError
-from dvae.report import write_file, write_json
+from dvae.errors import DivergedError, OtherRunError, PrunedError, UserError
+from dvae.files import lock_folder, remove_parts, write_file, write_json
 from dvae.schemas import TrainConfig
 
-__all__ = ["FINAL", "Run", "find_runs", "is_first_process", "record", "run_in_folder", "write_csv"]
+__all__ = [
+    "FINAL",
+    "SELECTED_BY",
+    "Run",
+    "find_runs",
+    "is_first_process",
+    "record",
+    "resumed",
+    "run_in_folder",
+    "write_csv",
+]
 
 SELECTED_BY = "val/elbo"
 """The metric that runs are compared by: validation, never test."""
 FINAL = ("finished", "diverged", "pruned")
 """States that starting again does not change."""
+_FREE = ("paths.", "resume", "trainer.progress_bar", "trainer.save_every")
+"""Settings that change no number."""
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
@@ -77,15 +90,27 @@ def run_in_folder(
         OtherRunError: If the folder belongs to a run with other settings.
     """
     folder = Path(config.paths.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder) if is_first_process() else nullcontext():
+        return _run_in_folder(folder, config, train)
+
+
+def _run_in_folder(
+    folder: Path, config: TrainConfig, train: Callable[[TrainConfig], dict[str, float]]
+) -> float | None:
+    if is_first_process():
+        remove_parts(folder)
     status = _read_json(folder / "status.json")
-    if status:
-        _check_settings(folder, config)
-    if status.get("state") in FINAL:
+    changed = _changed_settings(folder, config) if status else ""
+    # Who asks for it may go on with other settings, such as more epochs.
+    if changed and config.resume is None:
+        raise OtherRunError(f"{changed}; choose another folder")
+    if status.get("state") in FINAL and not changed:
         metrics = _read_json(folder / "metrics.json")
         print(f"{folder}: {status['state']} before", flush=True)
         return metrics.get(SELECTED_BY) if status["state"] == "finished" else math.nan
     last = folder / "checkpoints" / "last.ckpt"
-    if status and last.is_file():
+    if config.resume is None and status and last.is_file():
         config = config.model_copy(update={"resume": str(last)})
     start, before = time.perf_counter(), status.get("seconds", 0.0)
     record(folder, seconds=before)
@@ -96,6 +121,63 @@ def run_in_folder(
         raise
     record(folder, state="finished", seconds=before + time.perf_counter() - start)
     return metrics.get(SELECTED_BY)
+
+
+def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
+    """Spells `resume=` out: the settings of the run that is to go on, its folder, its checkpoint.
+
+    `resume=last` is the run in `hydra.run.dir` where that is given, and the one that has saved last
+    otherwise. `resume=PATH` is a run's folder, or one of its checkpoints. Settings that are given
+    besides take the place of the run's own. A run that was cut off before its first checkpoint
+    begins anew.
+
+    Args:
+        arguments: The command line without the program's name.
+        runs: The folder of all runs.
+
+    Returns:
+        The arguments with the run's own before them; unchanged where there is no `resume=`.
+
+    Raises:
+        UserError: If there is no such run, or many runs would go on from it.
+    """
+    given = {key.lstrip("+~"): text for key, _, text in (item.partition("=") for item in arguments)}
+    target = given.get("resume", "null").strip("'\"")
+    if target == "null":
+        return list(arguments)
+    if {"-m", "--multirun", "hydra.mode", "sweep"} & given.keys():
+        raise UserError(
+            f"resume: expected no sweep, which goes on with hydra.sweep.dir=PATH, found {target}"
+        )
+    named = given.get("hydra.run.dir", "").strip("'\"")
+    path = Path(target)
+    if target == "last":
+        path = Path(named) if named else _newest(runs)
+    path = path.absolute()
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    folder = checkpoint.parent.parent
+    saved = [f"hydra.run.dir={_quoted(folder)}", *_read_yaml(folder / ".hydra" / "overrides.yaml")]
+    own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
+    others = [item for item in arguments if not item.startswith("resume=")]
+    begun = path.is_dir() and (path / "status.json").is_file()
+    if begun and not checkpoint.is_file():
+        return [*own, *others]
+    return [*own, *others, f"resume={_quoted(checkpoint)}"]
+
+
+def _newest(runs: Path) -> Path:
+    """The folder of the run that has saved last."""
+    saved = runs.glob("*/checkpoints/last.ckpt")
+    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise UserError(f"resume: expected a run with a checkpoint in {runs}, found none")
+    return newest.parent.parent
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra reads it: names of runs hold commas and equals signs."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 def record(
@@ -151,19 +233,19 @@ def _reason(error: BaseException | None) -> str:
     return (kind + lines[0]).strip(": ")
 
 
-def _check_settings(folder: Path, config: TrainConfig) -> None:
-    """Refuses a folder whose run was another one."""
+def _changed_settings(folder: Path, config: TrainConfig) -> str:
+    """The first setting in which a configuration differs from that of the run in a folder."""
     path = folder / "config.yaml"
     if not path.is_file():
-        return
+        return ""
     old, new = _flat(_read_yaml(path)), _flat(config.model_dump())
     for key in sorted(old.keys() | new.keys()):
-        free = key.startswith(("paths.", "resume")) or key == "trainer.progress_bar"
-        if not free and old.get(key) != new.get(key):
-            raise OtherRunError(
+        if not key.startswith(_FREE) and old.get(key) != new.get(key):
+            return (
                 f"{key}: expected {old.get(key)}, as in the run that lies in {folder}, "
-                f"found {new.get(key)}; choose another folder"
+                f"found {new.get(key)}"
             )
+    return ""
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -217,8 +299,8 @@ def _alive(status: dict[str, Any]) -> bool:
 def _overrides(path: Path) -> Iterator[tuple[str, str]]:
     for item in _read_yaml(path):
         key, _, value = item.partition("=")
-        # The preset of a sweep says which runs there are, and nothing about a single one.
-        if (key := key.lstrip("+")) != "sweep":
+        # What says which runs there are, and nothing about a single one.
+        if (key := key.lstrip("+")) not in ("sweep", "resume"):
             yield key, value
 
 

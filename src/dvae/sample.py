@@ -12,6 +12,7 @@ from dvae.data.binarize import to_unit
 from dvae.devices import resolve_device
 from dvae.errors import UserError
 from dvae.evaluate import data_of
+from dvae.files import write_file
 from dvae.models import VAE
 from dvae.randomness import keyed_generator
 from dvae.schemas import ModelConfig, SampleConfig
@@ -54,7 +55,8 @@ def sample(config: SampleConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{config.what}.png"
     save_image(grid, picture)
-    np.savez(picture.with_suffix(".npz"), codes=codes.cpu().numpy())
+    with write_file(picture.with_suffix(".npz"), "wb") as file:
+        np.savez(file, codes=codes.cpu().numpy())
     Console().print(
         f"written to {picture} and {picture.with_suffix('.npz').name}",
         soft_wrap=True,

@@ -13,6 +13,7 @@ from dvae.build import (
     build_temperature,
     build_training_data,
 )
+from dvae.files import write_file
 from dvae.schemas import TrainConfig
 
 __all__ = ["show"]
@@ -53,7 +54,8 @@ def show(config: TrainConfig) -> Path:
         axis.grid(alpha=0.3)
     path = Path(config.paths.output_dir) / "schedule.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    with write_file(path, "wb") as file:
+        figure.savefig(file, dpi=100, format="png")
     plt.close(figure)
     console = Console()
     console.print(table)

@@ -221,6 +221,7 @@ class Trainer(Schema):
     gradient_clip: NonNegative
     log_every: Count
     steps_per_call: Count
+    save_every: NonNegative
     validate_every: Count
     limit_train_batches: Limit
     limit_eval_batches: Limit

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dvae.report import write_file
+from dvae.files import write_file
 from dvae.runs import SELECTED_BY
 from dvae.sweeps import Setting
 

@@ -7,27 +7,25 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-)
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from dvae.build import build_module, build_training_data, build_vae
 from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
-from dvae.checkpoint import load_checkpoint
+from dvae.checkpoint import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.data.binarize import to_unit
 from dvae.data.module import ImageDataModule
 from dvae.devices import tune_process
 from dvae.distributed import SharedBuffers, check_processes
+from dvae.environment import environment
 from dvae.errors import UserError
+from dvae.files import write_file, write_json
 from dvae.modules.vae import VAEModule
 from dvae.randomness import keyed_generator
-from dvae.report import metrics_table, write_json
-from dvae.resilience import FinishEpoch, Finite, Pruning
-from dvae.runs import is_first_process
+from dvae.report import metrics_table
+from dvae.resilience import BestCheckpoint, Finite, LastCheckpoint, Pruning
+from dvae.runs import SELECTED_BY, is_first_process
 from dvae.schemas import TrainConfig
 from dvae.visualize import reconstructions, samples, save_image
 
@@ -61,24 +59,34 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     tune_process()
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    if is_first_process():
-        OmegaConf.save(config.model_dump(), output / "config.yaml")
-    if config.resume is not None:
-        load_checkpoint(config.resume, key="resume")
     pl.seed_everything(config.seed, verbose=False)
     data = build_training_data(config)
-    trainer, chosen = _build_trainer(config, output, callbacks)
     data.prepare_data()
     vae = build_vae(config, data.pixel_mean())
     module = build_module(config, vae, data.steps_per_epoch())
+    last = output / "checkpoints" / "last.ckpt"
+    best = BestCheckpoint(last.with_name("best.ckpt")) if config.data.validation else None
+    keep = [LastCheckpoint(last, config.trainer.save_every), *([best] if best else [])]
+    before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
+    trainer = _build_trainer(config, output, [*keep, *callbacks], before.get("global_step"))
+    if config.resume is not None:
+        check_resumable(before, config.resume, trainer, module)
+        if best is not None and is_first_process():
+            _bring_along(Path(config.resume).with_name(best.path.name), best.path)
+    if is_first_process():
+        with write_file(output / "config.yaml") as file:
+            file.write(OmegaConf.to_yaml(config.model_dump()))
+        write_json(output / "environment.json", environment())
     if config.compile:
         module.compile_training()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
-    checkpoint = Path(chosen.best_model_path)
+    checkpoint = last if best is None else best.path
     results = trainer.test(
         module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
     )[0]
-    metrics = _validation_metrics(chosen) | dict(results)
+    metrics = dict(results)
+    if best is not None and best.best_model_score is not None:
+        metrics = {SELECTED_BY: float(best.best_model_score)} | metrics
     if not trainer.is_global_zero:
         return metrics
     # Under names of their own: they are those of a checkpoint, not the last of a curve.
@@ -90,23 +98,11 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     return metrics
 
 
-def _validation_metrics(chosen: ModelCheckpoint) -> dict[str, float]:
-    """The score of the best checkpoint; nothing where the last one is tested."""
-    return {} if chosen.best_model_score is None else {"val/elbo": float(chosen.best_model_score)}
-
-
 def _build_trainer(
-    config: TrainConfig, output: Path, others: Sequence[Callback]
-) -> tuple[pl.Trainer, ModelCheckpoint]:
+    config: TrainConfig, output: Path, others: Sequence[Callback], start: int | None
+) -> pl.Trainer:
     options = config.trainer
-    folder = output / "checkpoints"
-    chosen = last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    if config.data.validation:
-        chosen = ModelCheckpoint(
-            folder, "best", monitor="val/elbo", mode="max", enable_version_counter=False
-        )
-    callbacks: list[Callback] = list(dict.fromkeys([chosen, last]))
-    callbacks += [Finite(), FinishEpoch(folder / "last.ckpt")]
+    callbacks: list[Callback] = [Finite()]
     callbacks += Pruning.from_environment() if config.data.validation else []
     if config.callbacks.pictures:
         callbacks.append(Pictures())
@@ -134,7 +130,16 @@ def _build_trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             callbacks=callbacks,
-            logger=TensorBoardLogger(output, name="", version="", default_hp_metric=False),
+            plugins=CheckpointFiles(),
+            default_root_dir=output,
+            logger=TensorBoardLogger(
+                output,
+                name="",
+                version="",
+                default_hp_metric=False,
+                # What was written after the checkpoint that a run goes on from comes again.
+                purge_step=None if start is None else start + 1,
+            ),
         )
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise UserError(
@@ -144,7 +149,15 @@ def _build_trainer(
     if trainer.world_size > 1:
         check_processes(config, trainer.world_size)
         trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
-    return trainer, chosen
+    return trainer
+
+
+def _bring_along(source: Path, target: Path) -> None:
+    """Copies the best checkpoint of the run that this one goes on from, unless it is the same."""
+    if source.is_file() and not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with write_file(target, "wb") as file:
+            file.write(source.read_bytes())
 
 
 def _log_hyperparameters(

@@ -1,15 +1,18 @@
 """Models → pictures: image tensors (3 or 1, H, W) in [0, 1], and the codes behind them."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Generator, Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision import utils
 
 from dvae.bounds import LatentModel
 from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.files import write_file
 from dvae.models import VAE
 
 __all__ = [
@@ -27,7 +30,7 @@ _PADDING = 2
 
 
 def _grid(images: Tensor, columns: int) -> Tensor:
-    return make_grid(images.clamp(0, 1), nrow=columns, padding=_PADDING, pad_value=0.5)
+    return utils.make_grid(images.clamp(0, 1), nrow=columns, padding=_PADDING, pad_value=0.5)
 
 
 @torch.no_grad()
@@ -150,3 +153,9 @@ def usage_heatmap(usage: Tensor) -> Tensor:
     canvas.draw()
     pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return pixels.permute(2, 0, 1).float() / 255
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Writes a picture as PNG, whole or not at all."""
+    with write_file(path, "wb") as file:
+        utils.save_image(image, file, format="png")

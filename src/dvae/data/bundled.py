@@ -3,12 +3,11 @@
 import functools
 import gzip
 import hashlib
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from dvae.errors import UserError
+from dvae.files import write_file
 
 __all__ = ["MNIST_MD5", "unpack_mnist"]
 
@@ -39,7 +38,8 @@ def unpack_mnist(root: Path) -> None:
             content = gzip.decompress(files("dvae").joinpath(f"data/mnist/{name}.gz").read_bytes())
             _check_md5(content, expected, target)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_atomically(target, content)
+            with write_file(target, "wb") as file:
+                file.write(content)
         except OSError as error:
             raise UserError(
                 f"paths.data_dir: expected a folder to unpack MNIST into, found {folder}: "
@@ -60,17 +60,3 @@ def _check_md5(content: bytes, expected: str, path: Path) -> None:
             f"{path}: expected MNIST with md5 {expected}, found {found}; "
             "remove the file to have it unpacked again"
         )
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae.data.binarize import redraw, to_unit
+from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 
 __all__ = ["Batch", "BatchGroups", "BatchOrder", "ImageLoader"]
@@ -117,8 +118,12 @@ class ImageLoader:
         self._dynamic = dynamic
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from one of them on."""
         generator = torch.Generator(self._images.device)
-        for number, order in enumerate(self.sampler):
+        for number, order in islice(enumerate(self.sampler), start, None):
             indices = order.to(self._images.device, non_blocking=True)
             images = self._images.index_select(0, indices)
             if self._dynamic:
@@ -146,15 +151,37 @@ class BatchGroups:
         self.batch_sampler = None
         self.size = size
         self._loader = loader
+        self._done = 0
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch."""
         return len(self._loader)
 
+    def state_dict(self) -> dict[str, int]:
+        """Where an epoch stands: Lightning keeps it in checkpoints."""
+        return {"done": self._done, "size": self.size, "batches": self.num_batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next epoch begin where the state was taken.
+
+        Raises:
+            UserError: If the epoch was divided otherwise.
+        """
+        done = state["done"] % -(-state["batches"] // state["size"])
+        if done and state != self.state_dict() | {"done": state["done"]}:
+            raise UserError(
+                f"resume: expected, in the middle of an epoch, {state['batches']} batches, "
+                f"{state['size']} a call (data.batch_size, trainer.steps_per_call), "
+                f"found {self.num_batches} and {self.size}"
+            )
+        self._done = done
+
     def __iter__(self) -> Iterator[list[Batch]]:
-        batches = iter(self._loader)
+        self._done %= len(self)
+        batches = self._loader.batches(self._done * self.size)
         while group := list(islice(batches, self.size)):
+            self._done += 1
             yield group
 
     def __len__(self) -> int:

@@ -205,6 +205,13 @@ class VAEModule(pl.LightningModule):
         """Adds the configuration, as plain values."""
         checkpoint["config"] = self.config
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps to this run's hyperparameters; moments and steps are those of the checkpoint."""
+        if "optimizer_states" in checkpoint and (optimizer := self.configure_optimizers()):
+            states = checkpoint["optimizer_states"][0]
+            for stored, own in zip(states["param_groups"], optimizer.param_groups, strict=True):
+                stored |= {key: value for key, value in own.items() if key != "params"}
+
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
         vae = self.vae
         logits = vae.encode(batch.images)
