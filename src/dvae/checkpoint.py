@@ -99,6 +99,8 @@ def _is_plain(value: Any) -> bool:
     )
 
 
+_LOADER = {"done": 0, "size": 1, "batches": 1}
+"""What the state of a `dvae.data.loader.BatchGroups` looks like."""
 _MALFORMED = (
     AttributeError,
     EOFError,
@@ -184,7 +186,11 @@ def check_resumable(
                 f"optimizer: expected {stored}, as in the checkpoint {path}, found {own}"
             )
         _check_optimizer(module.configure_optimizers(), content["optimizer_states"])
-        _check_alike(trainer.fit_loop.state_dict(), content["loops"]["fit_loop"])
+        loops = dict(content["loops"]["fit_loop"])
+        _check_alike([_LOADER] * len(loaders := _loaders(loops.pop("state_dict"))), loaders)
+        own_loops = trainer.fit_loop.state_dict()
+        own_loops.pop("state_dict")
+        _check_alike(own_loops, loops)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if (found := content["callbacks"].get(callback.state_key)) is not None:
                 _check_alike(callback.state_dict(), found)
@@ -196,6 +202,11 @@ def check_resumable(
         raise UserError(
             f"resume: expected the state of such a run in {path}, found another ({error})"
         ) from error
+
+
+def _loaders(state: Any) -> Any:
+    """States of the data loaders; none in checkpoints from before they had any."""
+    return state["combined_loader"] if state else []
 
 
 def _check_optimizer(optimizer: Optimizer | None, states: Any) -> None:

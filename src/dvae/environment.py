@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 __all__ = ["environment"]
 
@@ -17,9 +18,11 @@ _PACKAGES = ("dvae", "torch", "torchvision", "pytorch-lightning", "torchmetrics"
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit, command line and hardware, as plain values."""
+    """Command line, versions, commit and hardware, as plain values."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "overrides": list(hydra.overrides.task) if hydra else [],
         "folder": str(Path.cwd()),
         "commit": _commit(),
         "python": platform.python_version(),

@@ -10,7 +10,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,9 @@ def _run_in_folder(
         metrics = train(config)
     except BaseException as error:
         record(folder, error, seconds=before + time.perf_counter() - start)
+        if status and type(error) is UserError and is_first_process():
+            # Nothing has been done: the run is what it was.
+            write_json(folder / "status.json", status)
         raise
     record(folder, state="finished", seconds=before + time.perf_counter() - start)
     return metrics.get(SELECTED_BY)
@@ -156,7 +159,7 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
     path = path.absolute()
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     folder = checkpoint.parent.parent
-    saved = [f"hydra.run.dir={_quoted(folder)}", *_read_yaml(folder / ".hydra" / "overrides.yaml")]
+    saved = [f"hydra.run.dir={_quoted(folder)}", *_overrides(folder)]
     own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
     others = [item for item in arguments if not item.startswith("resume=")]
     begun = path.is_dir() and (path / "status.json").is_file()
@@ -265,7 +268,9 @@ def find_runs(path: Path) -> list[Run]:
 def _read_run(folder: Path) -> Run:
     status = _read_json(folder / "status.json")
     metrics = _read_json(folder / "metrics.json")
-    overrides = dict(_overrides(folder / ".hydra" / "overrides.yaml"))
+    items = (item.partition("=") for item in _overrides(folder))
+    # The preset of a sweep and a checkpoint say nothing about what a run is.
+    overrides = {k.lstrip("+"): v for k, _, v in items if k not in ("+sweep", "resume")}
     config = _read_yaml(folder / "config.yaml")
     seed = int(overrides.pop("seed", config.get("seed", 0)))
     # Folders of runs from before states were kept hold metrics alone.
@@ -296,12 +301,10 @@ def _alive(status: dict[str, Any]) -> bool:
     return True
 
 
-def _overrides(path: Path) -> Iterator[tuple[str, str]]:
-    for item in _read_yaml(path):
-        key, _, value = item.partition("=")
-        # What says which runs there are, and nothing about a single one.
-        if (key := key.lstrip("+")) not in ("sweep", "resume"):
-            yield key, value
+def _overrides(folder: Path) -> list[str]:
+    """What a run was started with: Hydra also keeps what it was refused to go on with."""
+    started = _read_json(folder / "environment.json")
+    return started.get("overrides") or list(_read_yaml(folder / ".hydra" / "overrides.yaml"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class BatchGroups:
         Raises:
             UserError: If the epoch was divided otherwise.
         """
-        done = state["done"] % -(-state["batches"] // state["size"])
+        done = state["done"] % max(1, -(-state["batches"] // max(1, state["size"])))
         if done and state != self.state_dict() | {"done": state["done"]}:
             raise UserError(
                 f"resume: expected, in the middle of an epoch, {state['batches']} batches, "
