@@ -1,10 +1,10 @@
 """Shows the schedules of a run: `python scripts/schedule.py temperature=cosine [key=value]`."""
 
 from dvae.cli import run
-from dvae.schemas import TrainConfig
+from dvae.schemas import RunConfig
 
 
-def main(config: TrainConfig) -> None:
+def main(config: RunConfig) -> None:
     """Prints a table and writes a plot."""
     from dvae.schedule import show
 
@@ -12,4 +12,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    run("schedule", TrainConfig, main)
+    run("schedule", RunConfig, main)

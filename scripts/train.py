@@ -4,13 +4,13 @@ from typing import Any
 
 from dvae.cli import run
 from dvae.runs import run_in_folder
-from dvae.schemas import TrainConfig
+from dvae.schemas import RunConfig
 
 
-def main(config: TrainConfig) -> float | None:
-    """Trains, or goes on; returns the validation ELBO, by which sweeps compare runs."""
+def main(config: RunConfig) -> float | None:
+    """Trains, or goes on; returns what sweeps compare runs by."""
 
-    def train(config: TrainConfig) -> dict[str, Any]:
+    def train(config: RunConfig) -> dict[str, Any]:
         from dvae.train import train
 
         return train(config)
@@ -19,4 +19,4 @@ def main(config: TrainConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    run("train", TrainConfig, main)
+    run("train", RunConfig, main)

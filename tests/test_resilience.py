@@ -186,7 +186,7 @@ def test_a_hopeless_trial_is_pruned():
 
     def report(trial, elbo):
         metrics = {"val/elbo": torch.tensor(elbo)}
-        Pruning(trial).on_validation_end(
+        Pruning(trial, "val/elbo").on_validation_end(
             SimpleNamespace(callback_metrics=metrics, current_epoch=0), None
         )
 

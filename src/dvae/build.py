@@ -11,6 +11,7 @@ from dvae.data.sources import IMAGE_SHAPE
 from dvae.estimators import ESTIMATORS
 from dvae.layers import GumbelSoftmax
 from dvae.models import VAE
+from dvae.modules.base import Evaluation, Training
 from dvae.modules.vae import VAEModule
 from dvae.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from dvae.objectives import OBJECTIVES
@@ -20,9 +21,13 @@ from dvae.schemas import (
     Adam,
     ConstantTemperature,
     Conv,
+    EvaluateConfig,
     ExponentialTemperature,
+    FromCheckpointConfig,
     ModelConfig,
     NoTemperature,
+    RunConfig,
+    StoredConfig,
     TrainConfig,
 )
 from dvae.schemas import Data as DataConfig
@@ -30,21 +35,34 @@ from dvae.schemas import Data as DataConfig
 __all__ = [
     "build_beta",
     "build_data",
+    "build_layer",
     "build_learning_rate",
     "build_module",
+    "build_stored_data",
     "build_temperature",
+    "build_training",
     "build_training_data",
     "build_vae",
 ]
 
 
 def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
-    """The data of a configuration, for evaluation."""
+    """The images of a configuration, for evaluation."""
     return ImageDataModule(root=data_dir, seed=seed, **config.model_dump())
 
 
-def build_training_data(config: TrainConfig) -> ImageDataModule:
-    """The data of a run."""
+def build_stored_data(
+    stored: DataConfig, config: FromCheckpointConfig, seed: int
+) -> ImageDataModule:
+    """The images of a checkpoint, changed by what the configuration of a script overrides."""
+    changed = config.data.model_dump(exclude_none=True)
+    if isinstance(config, EvaluateConfig):
+        changed["eval_batch_size"] = config.batch_size or 100
+    return build_data(stored.model_copy(update=changed), config.data_dir, seed)
+
+
+def build_training_data(config: RunConfig, data: DataConfig) -> ImageDataModule:
+    """The images of a run."""
     options = config.trainer
     return ImageDataModule(
         root=config.paths.data_dir,
@@ -52,8 +70,15 @@ def build_training_data(config: TrainConfig) -> ImageDataModule:
         steps_per_call=options.steps_per_call,
         limit_train_batches=options.limit_train_batches,
         limit_eval_batches=options.limit_eval_batches,
-        **config.data.model_dump(),
+        **data.model_dump(),
     )
+
+
+def build_layer(config: StoredConfig) -> GumbelSoftmax:
+    """The layer that draws codes, with an estimator of its own."""
+    options = config.estimator.model_dump(exclude={"name"})
+    initial = 1.0 if isinstance(config.temperature, NoTemperature) else config.temperature.initial
+    return GumbelSoftmax(initial, ESTIMATORS[config.estimator.name](**options))
 
 
 def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
@@ -66,12 +91,10 @@ def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
     encoder_of: type[nn.Module] = ConvEncoder if isinstance(config.model, Conv) else MLPEncoder
     decoder_of: type[nn.Module] = ConvDecoder if isinstance(config.model, Conv) else MLPDecoder
     sizes = config.model.model_dump(exclude={"name", "base_rates"})
-    estimator = config.estimator.model_dump(exclude={"name"})
-    initial = 1.0 if isinstance(config.temperature, NoTemperature) else config.temperature.initial
     vae = VAE(
         encoder_of(IMAGE_SHAPE, **sizes),
         decoder_of(IMAGE_SHAPE, **sizes),
-        GumbelSoftmax(initial, ESTIMATORS[config.estimator.name](**estimator)),
+        build_layer(config),
         PRIORS[config.prior.name](config.model.num_latents, config.model.num_categories),
         torch.full(IMAGE_SHAPE, 0.5) if pixel_mean is None else pixel_mean,
         base_rates=config.model.base_rates,
@@ -80,7 +103,7 @@ def build_vae(config: ModelConfig, pixel_mean: Tensor | None = None) -> VAE:
     return vae.to(memory_format=torch.channels_last)
 
 
-def build_temperature(config: TrainConfig, total_steps: int) -> schedules.Schedule | None:
+def build_temperature(config: RunConfig, total_steps: int) -> schedules.Schedule | None:
     """The temperature schedule of a run of so many steps; None where there is no temperature."""
     match config.temperature:
         case NoTemperature():
@@ -104,7 +127,7 @@ def build_beta(config: TrainConfig, total_steps: int) -> schedules.Schedule:
     return schedules.Warmup(config.objective.beta, steps)
 
 
-def build_learning_rate(config: TrainConfig, total_steps: int) -> schedules.Schedule:
+def build_learning_rate(config: RunConfig, total_steps: int) -> schedules.Schedule:
     """The learning rate at each step of a run of so many steps."""
     lr = config.optimizer.lr
     warmup = schedules.resolve_steps(config.optimizer.warmup, total_steps)
@@ -112,23 +135,30 @@ def build_learning_rate(config: TrainConfig, total_steps: int) -> schedules.Sche
     return schedules.WarmupCosine(lr, warmup, total_steps, final)
 
 
+def build_training(config: RunConfig, total_steps: int) -> Training:
+    """How a module is trained over so many steps."""
+    options = config.optimizer.model_dump(exclude={"schedule", "warmup"})
+    if isinstance(config.optimizer, Adam):
+        options["betas"] = (options.pop("beta1"), options.pop("beta2"))
+    return Training(
+        optimizer=partial(configure, **options),
+        learning_rate=build_learning_rate(config, total_steps),
+        temperature=build_temperature(config, total_steps),
+        gradient_clip=config.trainer.gradient_clip,
+        seed=config.seed,
+        log_every=config.trainer.log_every,
+    )
+
+
 def build_module(config: TrainConfig, vae: VAE, steps_per_epoch: int) -> VAEModule:
     """The LightningModule of a run with so many optimizer steps in an epoch."""
     total_steps = steps_per_epoch * config.trainer.max_epochs
     objective = config.objective.model_dump(exclude={"name", "beta", "warmup"})
-    options = config.optimizer.model_dump(exclude={"schedule", "warmup"})
-    if isinstance(config.optimizer, Adam):
-        options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     return VAEModule(
         vae,
         objective=OBJECTIVES[config.objective.name](**objective),
-        temperature=build_temperature(config, total_steps),
         beta=build_beta(config, total_steps),
-        learning_rate=build_learning_rate(config, total_steps),
-        optimizer=partial(configure, **options),
-        gradient_clip=config.trainer.gradient_clip,
-        seed=config.seed,
+        training=build_training(config, total_steps),
+        evaluation=Evaluation(num_samples=config.test_samples),
         config=config.model_dump(),
-        log_every=config.trainer.log_every,
-        test_samples=config.test_samples,
     )

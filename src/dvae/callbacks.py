@@ -9,47 +9,38 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch, BatchGroups
-from dvae.data.module import ImageDataModule
 from dvae.gradients import draws, signal_to_noise
+from dvae.modules.base import TaskModule
 from dvae.modules.vae import VAEModule
-from dvae.randomness import keyed_generator
-from dvae.visualize import reconstructions, samples, usage_heatmap
 
 __all__ = ["GradientNoise", "Pictures", "ProgressBar", "quiet"]
 
 
 class Pictures(pl.Callback):
-    """Reconstructions, samples and code usage at each validation.
+    """What a task has to show, at each validation.
 
     Images and noise are the same each time, so that only the model changes from picture to
     picture.
 
     Args:
-        num_images: Reconstructed images, and samples from the prior.
         seed: Seed of the noise.
     """
 
-    def __init__(self, num_images: int = 64, seed: int = 0) -> None:
-        self.num_images = num_images
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the pictures of this validation."""
         logger = trainer.logger
-        if not isinstance(logger, TensorBoardLogger) or not isinstance(pl_module, VAEModule):
+        if not isinstance(logger, TensorBoardLogger) or not isinstance(pl_module, TaskModule):
             return
-        vae, step = pl_module.vae, trainer.global_step
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        images = to_unit(data.images("val")[: self.num_images].to(pl_module.device))
-        generator = keyed_generator(self.seed, device=pl_module.device)
-        board = logger.experiment
-        board.add_image("val/reconstructions", reconstructions(vae, images, generator)[0], step)
-        board.add_image("val/samples", samples(vae, self.num_images, generator)[0], step)
-        board.add_image("val/code_usage", usage_heatmap(pl_module.usage.usage()), step)
-        if vae.layer.estimator.uses_temperature:
-            board.add_scalar("val/temperature", vae.layer.temperature.item(), step)
+        board, step = logger.experiment, trainer.global_step
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for name, picture in pl_module.pictures(data, "val", self.seed).items():
+            board.add_image(f"val/{name}", picture, step)
+        if any(layer.estimator.uses_temperature for layer in pl_module.layers):
+            board.add_scalar("val/temperature", pl_module.layers[0].temperature.item(), step)
 
 
 class GradientNoise(pl.Callback):
@@ -101,10 +92,15 @@ class GradientNoise(pl.Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, which counts optimizer steps and shows the training curves."""
+    """Lightning's bar, which counts optimizer steps and shows the training curves.
 
-    def __init__(self) -> None:
+    Args:
+        monitor: The metric of validation that it shows besides.
+    """
+
+    def __init__(self, monitor: str | None = None) -> None:
         super().__init__(refresh_rate=5)
+        self.monitor = monitor
 
     @property
     def total_train_batches(self) -> int | float:
@@ -131,13 +127,15 @@ class ProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The metrics of the bar: training's under their last name, and val/elbo."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        curves = pl_module.curves if isinstance(pl_module, VAEModule) else {}
-        shown = ("elbo", "relaxed_elbo", "temperature")
+        """The metrics of the bar: training's under their last name, and that of validation."""
+        curves = pl_module.curves if isinstance(pl_module, TaskModule) else {}
         short = {name.removeprefix("train/"): value for name, value in curves.items()}
-        return {name: short[name] for name in shown if name in short} | metrics
+        shown = pl_module.shown if isinstance(pl_module, TaskModule) else ()
+        metrics: dict[str, int | str | float | dict[str, float]]
+        metrics = {name: short[name] for name in (*shown, "temperature") if name in short}
+        if self.monitor in trainer.callback_metrics:
+            metrics[self.monitor] = trainer.callback_metrics[self.monitor].item()
+        return metrics
 
 
 def quiet() -> None:

@@ -12,12 +12,12 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dvae.build import build_vae
 from dvae.config import parse
 from dvae.errors import UserError
 from dvae.files import write_file
-from dvae.modules.vae import VAEModule
-from dvae.schemas import ModelConfig
+from dvae.modules.base import TaskModule
+from dvae.schemas import StoredConfig
+from dvae.tasks import find_task
 
 __all__ = ["CheckpointFiles", "check_resumable", "load_checkpoint", "load_module"]
 
@@ -113,14 +113,15 @@ _MALFORMED = (
 """What reading a broken file can raise."""
 
 
-def load_module(path: str | Path) -> tuple[VAEModule, ModelConfig]:
+def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:
     """Builds the model of a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: The checkpoint.
 
     Returns:
-        The module with its weights, and what it was trained with: model, data and seed.
+        The module with its weights, and what it was trained with: the `stored` part of its task's
+        configuration.
 
     Raises:
         UserError: If the file cannot be read, or its weights do not fit its configuration.
@@ -128,19 +129,20 @@ def load_module(path: str | Path) -> tuple[VAEModule, ModelConfig]:
     content = load_checkpoint(path)
     try:
         stored = dict(content["config"])
-        config = parse(
-            ModelConfig, {key: stored[key] for key in ModelConfig.model_fields if key in stored}
-        )
+        # Checkpoints from before there were other tasks do not name theirs.
+        task = find_task(stored.get("task", "vae"))
+        fields = task.stored.model_fields
+        config = parse(task.stored, {key: stored[key] for key in fields if key in stored})
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
     # Sizes are compared before there is memory to fill.
     try:
         with torch.device("meta"):
-            expected = VAEModule(build_vae(config))
+            expected = task.restore(config)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"checkpoint: {path} holds sizes that no model can have") from error
     _check_weights(content["state_dict"], expected, path, "checkpoint")
-    module = VAEModule(build_vae(config), config=config.model_dump())
+    module = task.restore(config)
     module.load_state_dict(content["state_dict"])
     return module.eval(), config
 
@@ -165,7 +167,7 @@ def _check_weights(
 
 
 def check_resumable(
-    content: Mapping[str, Any], path: str | Path, trainer: pl.Trainer, module: VAEModule
+    content: Mapping[str, Any], path: str | Path, trainer: pl.Trainer, module: TaskModule
 ) -> None:
     """Refuses to go on from a checkpoint of another kind of run, before anything is written.
 

@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dvae.config import nearest, parse
-from dvae.errors import OtherRunError, PrunedError, UserError
+from dvae.config import parse
+from dvae.errors import OtherRunError, PrunedError, UserError, nearest
 from dvae.runs import record, resumed
 from dvae.schemas import AnySchema
 

@@ -17,7 +17,8 @@ from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
 from dvae.gradients import Quality, compare, plot, write_csv
 from dvae.models import VAE
-from dvae.schemas import GradientsConfig, TrainConfig
+from dvae.modules.vae import VAEModule
+from dvae.schemas import GradientsConfig, ModelConfig, TrainConfig
 
 __all__ = ["compare_gradients"]
 
@@ -61,6 +62,10 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
 def _model_and_images(config: GradientsConfig) -> tuple[VAE, torch.Tensor]:
     if config.checkpoint is not None:
         module, trained = load_module(config.checkpoint)
+        if not isinstance(module, VAEModule) or not isinstance(trained, ModelConfig):
+            raise UserError(
+                f"checkpoint: expected one of task=vae, found {trained.task} in {config.checkpoint}"
+            )
         data = build_data(trained.data, config.paths.data_dir, trained.seed)
         vae = module.vae
     else:

@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from torch import distributed
 
 from dvae.errors import UserError
-from dvae.schemas import TrainConfig
+from dvae.schemas import RunConfig
 
 __all__ = ["SharedBuffers", "check_processes"]
 
@@ -26,18 +26,13 @@ class SharedBuffers(pl.Callback):
             distributed.broadcast(buffer, src=0)
 
 
-def check_processes(config: TrainConfig, world_size: int) -> None:
+def check_processes(config: RunConfig) -> None:
     """Refuses what several processes cannot do together.
 
     Raises:
-        UserError: If the batch cannot be shared out evenly, a sweep would have to start them, or
-            those that were started together would write into a folder each.
+        UserError: If a sweep would have to start them, or those that were started together would
+            write into a folder each.
     """
-    if config.data.batch_size % world_size:
-        raise UserError(
-            f"data.batch_size: expected a multiple of the {world_size} processes that share it, "
-            f"found {config.data.batch_size}"
-        )
     if not HydraConfig.initialized():
         return
     hydra, outside = HydraConfig.get(), {"RANK", "SLURM_PROCID"} & os.environ.keys()

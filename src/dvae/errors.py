@@ -1,6 +1,8 @@
 """The errors that end a run with a reason."""
 
-__all__ = ["DivergedError", "OtherRunError", "PrunedError", "UserError"]
+from difflib import SequenceMatcher
+
+__all__ = ["DivergedError", "OtherRunError", "PrunedError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
@@ -20,3 +22,18 @@ class OtherRunError(UserError):
 
 class PrunedError(Exception):
     """A search has given the run up, because others were better at the same epoch."""
+
+
+def nearest(word: str, options: list[str]) -> str:
+    """'; did you mean …?' for the closest option, or nothing where none is close.
+
+    Of dotted keys the last parts are compared too, so that train.lrr finds optimizer.lr.
+    """
+
+    def likeness(option: str) -> float:
+        whole = SequenceMatcher(None, word, option).ratio()
+        parts = (word.rpartition(".")[2], option.rpartition(".")[2])
+        return max(whole, SequenceMatcher(None, *parts).ratio() if "." in word else 0.0)
+
+    close = max(options, key=likeness, default=None)
+    return f"; did you mean {close}?" if close is not None and likeness(close) >= 0.6 else ""

@@ -1,26 +1,20 @@
 """Evaluates a checkpoint on a split: the numbers of the discrete model."""
 
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
 
-from dvae.build import build_data
 from dvae.callbacks import ProgressBar, quiet
 from dvae.checkpoint import load_module
 from dvae.devices import resolve_device, tune_process
 from dvae.files import write_json
+from dvae.modules.base import Evaluation
 from dvae.report import latents_table, metrics_table
-from dvae.schemas import Data, EvaluateConfig, FromCheckpointConfig, ModelConfig
+from dvae.schemas import EvaluateConfig
+from dvae.tasks import find_task
 
-__all__ = ["data_of", "evaluate"]
-
-
-def data_of(config: FromCheckpointConfig, trained: ModelConfig) -> Data:
-    """The checkpoint's own data, changed by what the configuration overrides."""
-    overrides = config.data.model_dump(exclude_none=True)
-    return trained.data.model_copy(update=overrides)
+__all__ = ["evaluate"]
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, float]:
@@ -30,7 +24,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         config: The configuration.
 
     Returns:
-        The metrics, keyed by split and name: see `dvae.modules.vae.VAEModule`.
+        The metrics, keyed by split and name: see the modules of `dvae.modules`.
 
     Raises:
         UserError: If an input is wrong.
@@ -39,14 +33,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     tune_process()
     checkpoint = Path(config.checkpoint)
     module, trained = load_module(checkpoint)
-    module.test_split = config.split
-    module.test_samples = config.num_samples
-    module.eval_seed = config.seed
-    module.max_decodes = config.max_decodes
+    task = find_task(trained.task)
+    task.check_options(config)
+    choices = {"num_samples": config.num_samples, "max_decodes": config.max_decodes}
+    given = {key: value for key, value in choices.items() if value is not None}
+    module.evaluation = Evaluation(config.split, seed=config.seed, **given)
     if config.relaxed_temperature is not None:
-        module.vae.layer.set_temperature(config.relaxed_temperature)
-    changed = data_of(config, trained).model_copy(update={"eval_batch_size": config.batch_size})
-    data = build_data(changed, config.data_dir, trained.seed)
+        module.set_temperature(config.relaxed_temperature)
+    data = task.stored_data(trained, config)
     trainer = pl.Trainer(
         accelerator="gpu" if resolve_device(config.device).type == "cuda" else "cpu",
         devices=1,
@@ -59,19 +53,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     loader = data.eval_dataloader(config.split)
     [metrics] = trainer.test(module, loader, verbose=False)
     output = Path(config.output or checkpoint.with_suffix(f".{config.split}.json"))
-    settings: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
-        "split": config.split,
-        "seed": config.seed,
-    }
-    latents = {
-        "usage_perplexity": module.usage.perplexity().tolist(),
-        "information": module.usage.information().tolist(),
-    }
-    settings |= {"data": changed.model_dump(), "metrics": dict(metrics), "latents": latents}
-    write_json(output, settings)
+    used = config.model_dump(exclude={"output", "progress_bar", "device", "data_dir"})
+    details = module.details()
+    results = {"metrics": dict(metrics), "latents": details}
+    write_json(output, used | {"trained": trained.model_dump()} | results)
     console = Console()
-    console.print(metrics_table(f"{checkpoint}, {config.split}", metrics))
-    console.print(latents_table(latents))
+    console.print(metrics_table(f"{checkpoint}, {config.split}", metrics, module.units))
+    if details:
+        console.print(latents_table(details))
     console.print(f"written to {output}", soft_wrap=True, highlight=False)
     return dict(metrics)

@@ -6,21 +6,15 @@ from rich.table import Table
 
 __all__ = ["latents_table", "metrics_table"]
 
-_UNITS = {
-    "usage_perplexity": "categories, mean over latents",
-    "latent_information": "nats, mean over latents",
-    "active_latents": "latents",
-}
 
-
-def metrics_table(title: str, metrics: Mapping[str, float]) -> Table:
-    """A table of metrics with their units."""
+def metrics_table(title: str, metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
+    """A table of metrics; units are those of their last names, nats per image by default."""
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("unit", style="dim")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.2f}", _UNITS.get(name.rpartition("/")[2], "nats per image"))
+        table.add_row(name, f"{value:.2f}", units.get(name.rpartition("/")[2], "nats per image"))
     return table
 
 

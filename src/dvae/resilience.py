@@ -15,7 +15,6 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
 from dvae.errors import DivergedError, PrunedError
-from dvae.runs import SELECTED_BY
 
 __all__ = ["BestCheckpoint", "Finite", "LastCheckpoint", "Pruning"]
 
@@ -23,35 +22,43 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Finite(pl.Callback):
-    """Ends a run whose validation ELBO is no finite number, before a checkpoint is written."""
+    """Ends a run whose validation gives no finite number, before a checkpoint is written.
+
+    Args:
+        monitor: The metric that runs are compared by.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at the ELBO.
+        """Looks at the metric.
 
         Raises:
             DivergedError: If it is NaN or infinite.
         """
-        elbo = float(trainer.callback_metrics[SELECTED_BY])
-        if not torch.tensor(elbo).isfinite():
+        value = float(trainer.callback_metrics[self.monitor])
+        if not torch.tensor(value).isfinite():
             raise DivergedError(
-                f"{SELECTED_BY}: expected a finite number, found {elbo} after "
+                f"{self.monitor}: expected a finite number, found {value} after "
                 f"{trainer.global_step} steps; a smaller optimizer.lr may help"
             )
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the best validation ELBO, in a file of a fixed name.
+    """Keeps the checkpoint with the best validation, in a file of a fixed name.
 
     What it reads back from a checkpoint is a score alone: file names that stand in one are neither
     loaded nor removed.
 
     Args:
         path: The file to write.
+        monitor: The metric; more is better.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, monitor: str) -> None:
         super().__init__(
-            path.parent, path.stem, monitor=SELECTED_BY, mode="max", enable_version_counter=False
+            path.parent, path.stem, monitor=monitor, mode="max", enable_version_counter=False
         )
         self.path = path
 
@@ -148,20 +155,22 @@ class Pruning(pl.Callback):
 
     Args:
         trial: The trial of the search that this run is.
+        monitor: The metric; more is better.
     """
 
-    def __init__(self, trial: Any) -> None:
+    def __init__(self, trial: Any, monitor: str) -> None:
         self.trial = trial
+        self.monitor = monitor
 
     @classmethod
-    def from_environment(cls) -> list["Pruning"]:
+    def from_environment(cls, monitor: str) -> list["Pruning"]:
         """The callback of the search that started this process; none where there is no search."""
         if "DVAE_TRIAL" not in os.environ:
             return []
         import optuna
 
         study = optuna.load_study(study_name=None, storage=os.environ["DVAE_STUDY"])
-        return [cls(optuna.trial.Trial(study, int(os.environ["DVAE_TRIAL"])))]
+        return [cls(optuna.trial.Trial(study, int(os.environ["DVAE_TRIAL"])), monitor)]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reports and asks.
@@ -169,9 +178,9 @@ class Pruning(pl.Callback):
         Raises:
             PrunedError: If other trials were better at the same epoch.
         """
-        elbo, epoch = float(trainer.callback_metrics[SELECTED_BY]), trainer.current_epoch
-        self.trial.report(elbo, epoch)
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        self.trial.report(value, epoch)
         if self.trial.should_prune():
             raise PrunedError(
-                f"{SELECTED_BY} {elbo:.2f} after epoch {epoch + 1}: others are better"
+                f"{self.monitor} {value:.2f} after epoch {epoch + 1}: others are better"
             )

@@ -20,11 +20,11 @@ from omegaconf import OmegaConf
 
 from dvae.errors import DivergedError, OtherRunError, PrunedError, UserError
 from dvae.files import lock_folder, remove_parts, write_file, write_json
-from dvae.schemas import TrainConfig
+from dvae.schemas import RunConfig
+from dvae.tasks import find_task
 
 __all__ = [
     "FINAL",
-    "SELECTED_BY",
     "Run",
     "find_runs",
     "is_first_process",
@@ -34,8 +34,6 @@ __all__ = [
     "write_csv",
 ]
 
-SELECTED_BY = "val/elbo"
-"""The metric that runs are compared by: validation, never test."""
 FINAL = ("finished", "diverged", "pruned")
 """States that starting again does not change."""
 _FREE = ("paths.", "resume", "trainer.progress_bar", "trainer.save_every")
@@ -54,7 +52,8 @@ class Run:
         state: finished, diverged, pruned, failed, interrupted or running.
         reason: Why it did not finish; empty where it did.
         seconds: Time of training and test, over all its starts that ended in order.
-        metrics: Its metrics, in nats per image; empty where it did not finish.
+        metrics: Its metrics; empty where it did not finish.
+        selected_by: The metric that runs of its task are compared by.
     """
 
     folder: Path
@@ -64,6 +63,7 @@ class Run:
     reason: str
     seconds: float
     metrics: dict[str, float]
+    selected_by: str
 
 
 def is_first_process() -> bool:
@@ -72,7 +72,7 @@ def is_first_process() -> bool:
 
 
 def run_in_folder(
-    config: TrainConfig, train: Callable[[TrainConfig], dict[str, float]]
+    config: RunConfig, train: Callable[[RunConfig], dict[str, float]]
 ) -> float | None:
     """Trains in the run's folder: from the start, or on from the last checkpoint in it.
 
@@ -83,8 +83,8 @@ def run_in_folder(
         train: Trains on a configuration and returns metrics.
 
     Returns:
-        The validation ELBO in nats per image, NaN for a run that did not finish, None without
-        validation images.
+        The metric that runs of the task are compared by, NaN for a run that did not finish, None
+        without a validation split.
 
     Raises:
         OtherRunError: If the folder belongs to a run with other settings.
@@ -96,10 +96,11 @@ def run_in_folder(
 
 
 def _run_in_folder(
-    folder: Path, config: TrainConfig, train: Callable[[TrainConfig], dict[str, float]]
+    folder: Path, config: RunConfig, train: Callable[[RunConfig], dict[str, float]]
 ) -> float | None:
     if is_first_process():
         remove_parts(folder)
+    monitor = find_task(config.task).selected_by
     status = _read_json(folder / "status.json")
     changed = _changed_settings(folder, config) if status else ""
     # Who asks for it may go on with other settings, such as more epochs.
@@ -108,7 +109,7 @@ def _run_in_folder(
     if status.get("state") in FINAL and not changed:
         metrics = _read_json(folder / "metrics.json")
         print(f"{folder}: {status['state']} before", flush=True)
-        return metrics.get(SELECTED_BY) if status["state"] == "finished" else math.nan
+        return metrics.get(monitor) if status["state"] == "finished" else math.nan
     last = folder / "checkpoints" / "last.ckpt"
     if config.resume is None and status and last.is_file():
         config = config.model_copy(update={"resume": str(last)})
@@ -123,7 +124,7 @@ def _run_in_folder(
             write_json(folder / "status.json", status)
         raise
     record(folder, state="finished", seconds=before + time.perf_counter() - start)
-    return metrics.get(SELECTED_BY)
+    return metrics.get(monitor)
 
 
 def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
@@ -236,7 +237,7 @@ def _reason(error: BaseException | None) -> str:
     return (kind + lines[0]).strip(": ")
 
 
-def _changed_settings(folder: Path, config: TrainConfig) -> str:
+def _changed_settings(folder: Path, config: RunConfig) -> str:
     """The first setting in which a configuration differs from that of the run in a folder."""
     path = folder / "config.yaml"
     if not path.is_file():
@@ -285,6 +286,8 @@ def _read_run(folder: Path) -> Run:
         status.get("reason", ""),
         status.get("seconds", math.nan),
         metrics if state == "finished" else {},
+        # Runs from before there were other tasks do not name theirs.
+        find_task(config.get("task", "vae")).selected_by,
     )
 
 

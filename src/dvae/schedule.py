@@ -1,28 +1,22 @@
-"""Shows the schedules of a run: a table and a plot of temperature, β and learning rate."""
+"""Shows the schedules of a run: a table and a plot of temperature, learning rate and others."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
-from dvae.build import (
-    build_beta,
-    build_learning_rate,
-    build_temperature,
-    build_training_data,
-)
 from dvae.files import write_file
-from dvae.schemas import TrainConfig
+from dvae.schemas import RunConfig
+from dvae.tasks import find_task
 
 __all__ = ["show"]
 
 _ROWS = 11
 
 
-def show(config: TrainConfig) -> Path:
-    """Prints temperature, β and learning rate over the run and writes `schedule.png`.
+def show(config: RunConfig) -> Path:
+    """Prints temperature, learning rate and others over the run and writes `schedule.png`.
 
     Args:
         config: The configuration of the run.
@@ -33,13 +27,9 @@ def show(config: TrainConfig) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    total = build_training_data(config).steps_per_epoch() * config.trainer.max_epochs
-    curves: dict[str, Callable[[int], float]] = {
-        "beta": build_beta(config, total),
-        "learning rate": build_learning_rate(config, total),
-    }
-    if (temperature := build_temperature(config, total)) is not None:
-        curves = {"temperature": temperature, **curves}
+    task = find_task(config.task)
+    total = task.data(config).steps_per_epoch() * config.trainer.max_epochs
+    curves = {name.replace("_", " "): s for name, s in task.schedules(config, total).items()}
     table = Table(title=f"{total:,} steps", title_justify="left")
     for name in ("step", *curves):
         table.add_column(name, justify="right")

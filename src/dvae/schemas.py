@@ -243,12 +243,10 @@ class Paths(Schema):
     output_dir: str
 
 
-class ModelConfig(Schema):
-    """What a checkpoint needs of the configuration that it was trained with."""
+class StoredConfig(Schema):
+    """What a checkpoint of any task needs of the configuration that it was trained with."""
 
-    data: Data
-    model: Annotated[MLP | Conv, Field(discriminator="name")]
-    prior: Prior
+    task: str
     estimator: Annotated[
         Estimator | STGumbelSoftmax | GumbelRao | GappedST | Reinforce | RLOO,
         Field(discriminator="name"),
@@ -260,10 +258,9 @@ class ModelConfig(Schema):
     seed: Seed
 
 
-class TrainConfig(ModelConfig):
-    """Everything that a run is made of."""
+class RunConfig(StoredConfig):
+    """What all runs are made of; each task has a schema of its own with more."""
 
-    objective: Objective
     optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
     trainer: Trainer
     callbacks: Callbacks
@@ -271,6 +268,22 @@ class TrainConfig(ModelConfig):
     precision: Literal[16, 32, 64, "bf16"]
     compile: bool
     resume: str | None
+
+
+class ModelConfig(StoredConfig):
+    """What a checkpoint of a VAE needs."""
+
+    # Checkpoints from before there were other tasks do not name theirs.
+    task: Literal["vae"] = "vae"
+    data: Data
+    model: Annotated[MLP | Conv, Field(discriminator="name")]
+    prior: Prior
+
+
+class TrainConfig(ModelConfig, RunConfig):
+    """Everything that a run of a VAE is made of."""
+
+    objective: Objective
     test_samples: Annotated[int, Field(ge=0)]
 
 
@@ -283,7 +296,7 @@ class DataOverride(Schema):
 
 
 class FromCheckpointConfig(Schema):
-    """What all scripts share that read a checkpoint."""
+    """What all scripts share that read a checkpoint; null leaves a choice to the task."""
 
     checkpoint: str
     data: DataOverride
@@ -297,9 +310,9 @@ class EvaluateConfig(FromCheckpointConfig):
     """See `dvae.evaluate.evaluate`."""
 
     split: Split
-    num_samples: Annotated[int, Field(ge=0)]
-    batch_size: Count
-    max_decodes: Count
+    num_samples: Annotated[int, Field(ge=0)] | None
+    batch_size: Count | None
+    max_decodes: Count | None
     output: str | None
     progress_bar: bool
 
@@ -307,10 +320,10 @@ class EvaluateConfig(FromCheckpointConfig):
 class SampleConfig(FromCheckpointConfig):
     """See `dvae.sample.sample`."""
 
-    what: Literal["prior", "reconstructions", "traversal", "interpolation"]
+    what: str | None
     num_images: Count | None
-    num_steps: Annotated[int, Field(ge=2)]
-    split: Split
+    num_steps: Annotated[int, Field(ge=2)] | None
+    split: Split | None
     output_dir: str | None
 
 

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from dvae.files import write_file
-from dvae.runs import SELECTED_BY
 from dvae.sweeps import Setting
 
 __all__ = ["plot"]
 
-_LABEL = f"{SELECTED_BY} (nats per image)"
 Groups = Mapping[str, Sequence[Setting]]
 
 
 def plot(path: Path, settings: Sequence[Setting]) -> None:
-    """Draws the validation ELBO, its mean and standard error over seeds.
+    """Draws the metric that settings are ranked by, its mean and standard error over seeds.
 
     It is drawn over the swept number, with one line for each combination of the other overrides.
     Two swept numbers of at least three values each give a heat map for each combination of the
@@ -68,13 +66,13 @@ def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any)
     # A single seed has no error: no bar is drawn.
     axis.errorbar(
         [value for value, _ in points],
-        [setting.mean(SELECTED_BY) for _, setting in points],
-        yerr=[setting.error(SELECTED_BY) for _, setting in points],
+        [setting.mean(setting.selected_by) for _, setting in points],
+        yerr=[setting.error(setting.selected_by) for _, setting in points],
         marker="o",
         capsize=3,
         **style,
     )
-    axis.set(xlabel=key or "", ylabel=_LABEL)
+    axis.set(xlabel=key or "", ylabel=_label(settings))
     axis.grid(alpha=0.3)
 
 
@@ -84,13 +82,19 @@ def _heat_map(axis: Any, name: str, settings: Sequence[Setting], x: str, y: str)
     for setting in settings:
         column = columns.index(float(setting.values[x]))
         row = rows.index(float(setting.values[y]))
-        cells[row][column] = setting.mean(SELECTED_BY)
+        cells[row][column] = setting.mean(setting.selected_by)
         axis.text(column, row, f"{cells[row][column]:.1f}", ha="center", va="center", color="w")
     image = axis.imshow(cells, origin="lower", aspect="auto", cmap="viridis")
-    axis.figure.colorbar(image, ax=axis, label=_LABEL)
+    axis.figure.colorbar(image, ax=axis, label=_label(settings))
     axis.set(xlabel=x, ylabel=y, title=name)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+
+
+def _label(settings: Sequence[Setting]) -> str:
+    """The metric, with its unit where it is a bound."""
+    name = settings[0].selected_by
+    return f"{name} (nats per image)" if name.endswith("elbo") else name
 
 
 def _group(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, list[Setting]]:

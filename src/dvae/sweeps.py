@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dvae.errors import UserError
-from dvae.runs import SELECTED_BY, Run, find_runs, write_csv
+from dvae.runs import Run, find_runs, write_csv
 
 __all__ = ["Setting", "command", "rank", "summarize", "swept_keys"]
 
@@ -27,6 +27,11 @@ class Setting:
 
     values: dict[str, str]
     runs: list[Run]
+
+    @property
+    def selected_by(self) -> str:
+        """The metric that settings are ranked by."""
+        return self.runs[0].selected_by
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over seeds; NaN where it was not measured."""
@@ -47,7 +52,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def rank(runs: Sequence[Run]) -> list[Setting]:
-    """Settings by their mean validation ELBO, best first; those that have none come last."""
+    """Settings by the mean of what they are compared by, best first; those without come last."""
     keys = swept_keys(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -61,7 +66,7 @@ def rank(runs: Sequence[Run]) -> list[Setting]:
 
 
 def _order(run: Run, setting: Setting | None = None) -> float:
-    score = setting.mean(SELECTED_BY) if setting else run.metrics.get(SELECTED_BY, math.nan)
+    score = setting.mean(run.selected_by) if setting else run.metrics.get(run.selected_by, math.nan)
     return -math.inf if math.isnan(score) else score
 
 
@@ -111,10 +116,12 @@ def _ranking(settings: Sequence[Setting]) -> Table:
     metrics = settings[0].runs[0].metrics
     # The last likelihood is the tightest: exact where there is one.
     likelihoods = [name for name in metrics if name.startswith("test/nll_")]
-    names = [name for name in (SELECTED_BY, "test/elbo") if name in metrics] + likelihoods[-1:]
-    ranked = SELECTED_BY in names
-    how = f"ranked by {SELECTED_BY}" if ranked else "without validation images, hence not ranked"
-    table = Table(title=f"Settings, {how}: nats per image, ± standard error", title_justify="left")
+    by = settings[0].selected_by
+    tested = by.replace("val/", "test/")
+    names = [name for name in (by, tested) if name in metrics] + likelihoods[-1:]
+    ranked = by in names
+    how = f"ranked by {by}" if ranked else "without validation images, hence not ranked"
+    table = Table(title=f"Settings, {how}, ± standard error", title_justify="left")
     for key in ("rank", *settings[0].values):
         table.add_column(key)
     for name in ("seeds", *names, "seconds"):

@@ -11,23 +11,21 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
-from dvae.build import build_module, build_training_data, build_vae
 from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import CheckpointFiles, check_resumable, load_checkpoint
-from dvae.data.binarize import to_unit
-from dvae.data.module import ImageDataModule
+from dvae.data.base import TaskData
 from dvae.devices import tune_process
 from dvae.distributed import SharedBuffers, check_processes
 from dvae.environment import environment
 from dvae.errors import UserError
 from dvae.files import write_file, write_json
-from dvae.modules.vae import VAEModule
-from dvae.randomness import keyed_generator
+from dvae.modules.base import TaskModule
 from dvae.report import metrics_table
 from dvae.resilience import BestCheckpoint, Finite, LastCheckpoint, Pruning
-from dvae.runs import SELECTED_BY, is_first_process
-from dvae.schemas import TrainConfig
-from dvae.visualize import reconstructions, samples, save_image
+from dvae.runs import is_first_process
+from dvae.schemas import RunConfig, Schema
+from dvae.tasks import find_task
+from dvae.visualize import save_image
 
 __all__ = ["train"]
 
@@ -39,7 +37,7 @@ _PRECISION: dict[int | str, Any] = {
 }
 
 
-def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
+def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """Trains on one configuration and tests the best checkpoint, or the last without validation.
 
     Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
@@ -60,15 +58,18 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config.seed, verbose=False)
-    data = build_training_data(config)
+    task = find_task(config.task)
+    data = task.data(config)
     data.prepare_data()
-    vae = build_vae(config, data.pixel_mean())
-    module = build_module(config, vae, data.steps_per_epoch())
-    last = output / "checkpoints" / "last.ckpt"
-    best = BestCheckpoint(last.with_name("best.ckpt")) if config.data.validation else None
-    keep = [LastCheckpoint(last, config.trainer.save_every), *([best] if best else [])]
+    module = task.module(config, data)
+    last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
+    best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
+    keep: list[Callback] = [LastCheckpoint(last, config.trainer.save_every)]
+    keep += [best] if best else []
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
-    trainer = _build_trainer(config, output, [*keep, *callbacks], before.get("global_step"))
+    keep += Pruning.from_environment(monitor) if data.validates else []
+    others = [*keep, *callbacks]
+    trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
         if best is not None and is_first_process():
@@ -86,7 +87,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     )[0]
     metrics = dict(results)
     if best is not None and best.best_model_score is not None:
-        metrics = {SELECTED_BY: float(best.best_model_score)} | metrics
+        metrics = {monitor: float(best.best_model_score)} | metrics
     if not trainer.is_global_zero:
         return metrics
     # Under names of their own: they are those of a checkpoint, not the last of a curve.
@@ -94,28 +95,33 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
-    _report(metrics, output, checkpoint, pictures)
+    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
+    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
+    _report(output, checkpoint, pictures)
     return metrics
 
 
 def _build_trainer(
-    config: TrainConfig, output: Path, others: Sequence[Callback], start: int | None
+    config: RunConfig,
+    monitor: str,
+    data: TaskData,
+    others: Sequence[Callback],
+    start: int | None,
 ) -> pl.Trainer:
-    options = config.trainer
-    callbacks: list[Callback] = [Finite()]
-    callbacks += Pruning.from_environment() if config.data.validation else []
+    options, output = config.trainer, config.paths.output_dir
+    callbacks: list[Callback] = [Finite(monitor)]
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
         callbacks.append(
-            EarlyStopping("val/elbo", mode="max", patience=config.callbacks.early_stopping)
+            EarlyStopping(monitor, mode="max", patience=config.callbacks.early_stopping)
         )
     if config.callbacks.gradient_snr is not None:
         callbacks.append(GradientNoise(config.callbacks.gradient_snr))
     # Bars of jobs that run beside each other would overwrite one another.
     bar = options.progress_bar and current_process().name == "MainProcess"
     if bar:
-        callbacks.append(ProgressBar())
+        callbacks.append(ProgressBar(monitor))
     callbacks += others
     try:
         trainer = pl.Trainer(
@@ -147,7 +153,8 @@ def _build_trainer(
             f"found none ({error})"
         ) from error
     if trainer.world_size > 1:
-        check_processes(config, trainer.world_size)
+        check_processes(config)
+        data.check_processes(trainer.world_size)
         trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
     return trainer
 
@@ -161,12 +168,14 @@ def _bring_along(source: Path, target: Path) -> None:
 
 
 def _log_hyperparameters(
-    trainer: pl.Trainer, config: TrainConfig, metrics: Mapping[str, float]
+    trainer: pl.Trainer, config: RunConfig, metrics: Mapping[str, float]
 ) -> None:
     """Fills the HParams tab with what shapes the result."""
-    values: dict[str, Any] = {}
-    for group in ("estimator", "temperature", "objective", "model", "prior", "optimizer", "data"):
-        for key, value in getattr(config, group).model_dump(exclude={"eval_batch_size"}).items():
+    values: dict[str, Any] = {"task": config.task}
+    for group, options in config:
+        if not isinstance(options, Schema) or group in ("trainer", "callbacks", "paths"):
+            continue
+        for key, value in options.model_dump(exclude={"eval_batch_size"}).items():
             name = group if key == "name" else f"{group}.{key}"
             values[name] = value if isinstance(value, int | float | str) else str(value)
     values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
@@ -175,23 +184,16 @@ def _log_hyperparameters(
         trainer.logger.save()
 
 
-def _save_pictures(module: VAEModule, data: ImageDataModule, output: Path) -> dict[str, Path]:
-    paths = {name: output / f"{name}.png" for name in ("reconstructions", "samples")}
-    vae = module.vae.eval()
-    images = to_unit(data.images("test")[:64].to(module.device))
-    generator = keyed_generator(0, device=module.device)
-    save_image(reconstructions(vae, images, generator)[0], paths["reconstructions"])
-    save_image(samples(vae, 64, generator)[0], paths["samples"])
+def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str, Path]:
+    module.eval()
+    paths = {}
+    for name, picture in module.pictures(data, "test", seed=0).items():
+        paths[name] = output / f"{name}.png"
+        save_image(picture, paths[name])
     return paths
 
 
-def _report(
-    metrics: Mapping[str, float], output: Path, checkpoint: Path, pictures: Mapping[str, Path]
-) -> None:
-    console = Console()
-    how = "best checkpoint, by val/elbo" if "val/elbo" in metrics else "last checkpoint"
-    console.print(metrics_table(f"Metrics of the {how}", metrics))
+def _report(output: Path, checkpoint: Path, pictures: Mapping[str, Path]) -> None:
     rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
-    for name, path in rows.items():
-        console.print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)
-    console.print(f"{'watch':>16}  tensorboard --logdir {output}", soft_wrap=True, highlight=False)
+    for name, path in (rows | {"watch": f"tensorboard --logdir {output}"}).items():
+        Console().print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Generator, Tensor
 from torchvision import utils
+from torchvision.transforms.functional import to_pil_image
 
 from dvae.bounds import LatentModel
 from dvae.distributions import concrete_sample, gumbel_noise, one_hot
@@ -21,6 +22,7 @@ __all__ = [
     "reconstructions",
     "render",
     "samples",
+    "save_film",
     "save_image",
     "traversal_codes",
     "usage_heatmap",
@@ -159,3 +161,23 @@ def save_image(image: Tensor, path: Path) -> None:
     """Writes a picture as PNG, whole or not at all."""
     with write_file(path, "wb") as file:
         utils.save_image(image, file, format="png")
+
+
+def save_film(frames: Tensor, path: Path, seconds: float) -> None:
+    """Writes frames (T, 3 or 1, H, W) in [0, 1] as GIF, whole or not at all.
+
+    Args:
+        frames: The frames.
+        path: The file.
+        seconds: How long a frame stays, in hundredths at the finest.
+    """
+    pictures = [to_pil_image(frame) for frame in frames]
+    with write_file(path, "wb") as file:
+        pictures[0].save(
+            file,
+            format="gif",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=round(1000 * seconds),
+            loop=0,
+        )

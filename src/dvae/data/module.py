@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from dvae.data.base import TaskData
 from dvae.data.binarize import BINARIZATIONS, binarize, to_unit
 from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
 from dvae.data.sources import SOURCES, load_images, read_published_binarization
@@ -22,7 +22,7 @@ _FIXED_SEED = 28
 _PUBLISHED = {"train": "train", "val": "valid", "test": "test"}
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(TaskData):
     """Splits a data set, binarizes it and serves batches from memory.
 
     The validation and test images are binarized once, from a fixed seed: they are the same in
@@ -79,6 +79,23 @@ class ImageDataModule(pl.LightningDataModule):
         self.limit_train_batches = limit_train_batches
         self.limit_eval_batches = limit_eval_batches
         self._splits: dict[str, Tensor] = {}
+
+    @property
+    def validates(self) -> bool:
+        """Whether images are held out."""
+        return self.validation > 0
+
+    def check_processes(self, world_size: int) -> None:
+        """Refuses batches that cannot be shared out evenly.
+
+        Raises:
+            UserError: If a batch is no multiple of the number of processes.
+        """
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size: expected a multiple of the {world_size} processes that share "
+                f"it, found {self.batch_size}"
+            )
 
     def prepare_data(self) -> None:
         """Unpacks or downloads, in one process only."""

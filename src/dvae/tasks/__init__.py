@@ -1,0 +1,26 @@
+"""What can be trained: one file a task, which its name in configurations is."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from dvae.errors import UserError, nearest
+from dvae.tasks.base import Task
+
+__all__ = ["TASKS", "find_task"]
+
+TASKS = sorted({module.name for module in iter_modules(__path__)} - {"base"})
+"""The names of the tasks."""
+
+
+def find_task(name: object) -> Task:
+    """The task of a name.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if name not in TASKS:
+        raise UserError(
+            f"task: expected one of {', '.join(TASKS)}, found {name!r}{nearest(str(name), TASKS)}"
+        )
+    task: Task = import_module(f"{__name__}.{name}").TASK
+    return task
