@@ -187,4 +187,6 @@ def _keys(name: str) -> list[str]:
         below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
         return below + ([prefix] if prefix else [])
 
-    return sorted({*walk(OmegaConf.to_container(_compose(name, [])), ""), *_groups()})
+    # Keys differ between tasks.
+    task = [item for item in sys.argv[1:] if item.startswith("task=")]
+    return sorted({*walk(OmegaConf.to_container(_compose(name, task)), ""), *_groups()})

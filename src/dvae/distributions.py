@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 __all__ = [
     "MAX_ENUMERATION",
     "all_codes",
+    "bernoulli_log_likelihood",
     "categorical_entropy",
     "categorical_kl",
     "concrete_log_prob",
@@ -223,6 +224,22 @@ def softplus_sum(x: Tensor) -> Tensor:
     if x.shape[-1] > _LONGEST_ROW:
         raise ValueError(f"x: expected rows of at most {_LONGEST_ROW}, found {tuple(x.shape)}")
     return _SoftplusSum.apply(x)
+
+
+def bernoulli_log_likelihood(images: Tensor, pixel_logits: Tensor) -> Tensor:
+    """log p(x|z) = Σ_pixels x l − log(1 + exp l), for pixel logits l.
+
+    Args:
+        images: (B, *image_shape); grey pixels count as soft targets.
+        pixel_logits: (..., B, *image_shape).
+
+    Returns:
+        Nats per image, (..., B), at most 0.
+    """
+    # Half precision would lose tenths of a nat in the sum over pixels.
+    pixel_logits = pixel_logits.to(working_dtype(pixel_logits.dtype))
+    rows = (images * pixel_logits).sum(-1) - softplus_sum(pixel_logits)
+    return rows.flatten(rows.ndim - images.ndim + 2).sum(-1)
 
 
 def concrete_sample(logits: Tensor, temperature: float | Tensor, noise: Tensor) -> Tensor:

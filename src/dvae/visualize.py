@@ -1,6 +1,7 @@
 """Models → pictures: image tensors (3 or 1, H, W) in [0, 1], and the codes behind them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from torchvision.transforms.functional import to_pil_image
 
 from dvae.bounds import LatentModel
 from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.errors import UserError
 from dvae.files import write_file
 from dvae.models import VAE
+from dvae.models.structured import StochasticNetwork, halves
 
 __all__ = [
+    "completions",
     "interpolation_codes",
     "posterior_codes",
     "reconstructions",
@@ -24,11 +28,13 @@ __all__ = [
     "samples",
     "save_film",
     "save_image",
+    "take",
     "traversal_codes",
     "usage_heatmap",
 ]
 
 _PADDING = 2
+_NUM_COMPLETIONS = 4
 
 
 def _grid(images: Tensor, columns: int) -> Tensor:
@@ -90,6 +96,56 @@ def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tu
     """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N)."""
     codes = vae.prior.sample(num_images, generator)
     return render(vae, codes, columns=max(1, round(num_images**0.5))), codes
+
+
+def take(data: Any, split: str, count: int, images_each: int = 1) -> Tensor:
+    """The first images of a split, uint8.
+
+    Args:
+        data: A `dvae.data.module.ImageDataModule`.
+        split: Which.
+        count: How many pictures are asked for.
+        images_each: Images that a picture needs.
+
+    Raises:
+        UserError: If there are not so many.
+    """
+    images, needed = data.images(split), count * images_each
+    if needed > len(images):
+        raise UserError(
+            f"num_images: expected at most the {len(images)} images of the split {split}, "
+            f"found {count}" + (" pairs" if images_each > 1 else "")
+        )
+    return images[:needed]
+
+
+@torch.no_grad()
+def completions(
+    network: StochasticNetwork, images: Tensor, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A grid of upper halves, four drawn completions of each, and the whole images.
+
+    Args:
+        network: Predicts lower halves.
+        images: Whole images, (B, 1, H, W), in columns.
+        generator: Source of the draws.
+
+    Returns:
+        The grid, and the codes of all layers, (4, B, L·N).
+    """
+    upper, lower = halves(images)
+    rows, codes = [torch.cat([upper, torch.full_like(lower, 0.5)], -2)], []
+    for _ in range(_NUM_COMPLETIONS):
+        drawn: list[Tensor] = []
+
+        def draw(number: int, logits: Tensor, drawn: list[Tensor] = drawn) -> Tensor:
+            noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
+            drawn.append((logits + noise).argmax(-1))
+            return one_hot(drawn[-1], logits.shape[-1], logits.dtype)
+
+        rows.append(torch.cat([upper, network.propagate(upper, draw).sigmoid().float()], -2))
+        codes.append(torch.cat(drawn, -1))
+    return _grid(torch.cat([*rows, images]), len(images)), torch.stack(codes)
 
 
 def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import categorical_kl, one_hot, softplus_sum, working_dtype
+from dvae.distributions import bernoulli_log_likelihood, categorical_kl, one_hot
 from dvae.estimators import CodeSample
 from dvae.layers import GumbelSoftmax
 from dvae.priors import Prior
@@ -89,19 +89,8 @@ class VAE(nn.Module):
         return self.decode(one_hot(codes, self.num_categories, self.pixel_mean.dtype))
 
     def log_likelihood(self, images: Tensor, pixel_logits: Tensor) -> Tensor:
-        """log p(x|z) = Σ_pixels x l − log(1 + exp l), for pixel logits l.
-
-        Args:
-            images: (B, *image_shape); grey pixels count as soft targets.
-            pixel_logits: (..., B, *image_shape).
-
-        Returns:
-            Nats per image, (..., B), at most 0.
-        """
-        # Half precision would lose tenths of a nat in the sum over pixels.
-        pixel_logits = pixel_logits.to(working_dtype(pixel_logits.dtype))
-        rows = (images * pixel_logits).sum(-1) - softplus_sum(pixel_logits)
-        return rows.flatten(rows.ndim - images.ndim + 2).sum(-1)
+        """log p(x|z) in nats per image: see `bernoulli_log_likelihood`."""
+        return bernoulli_log_likelihood(images, pixel_logits)
 
     def rate(self, logits: Tensor) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats: (B, N, K) → (B,)."""

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 
 from dvae.bounds import MAX_DECODES
 from dvae.layers import GumbelSoftmax
+from dvae.metrics import CodeUsage
 from dvae.randomness import keyed_seed
 from dvae.schedules import Schedule
 
-__all__ = ["Evaluation", "TaskModule", "Training"]
+__all__ = ["CodeModule", "Evaluation", "TaskModule", "Training"]
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,60 @@ class TaskModule(pl.LightningModule, ABC):
                 batch_size=len(value) * self.trainer.world_size,
                 sync_dist=True,
             )
+
+
+class CodeModule(TaskModule):
+    """A task that reports how its codes are used, over a whole split.
+
+    Args:
+        usage: Counts codes; its metrics stand beside the others.
+        training: See `TaskModule`.
+        evaluation: See `TaskModule`.
+        config: See `TaskModule`.
+    """
+
+    units: ClassVar[Mapping[str, str]] = {
+        "usage_perplexity": "categories, mean over latents",
+        "latent_information": "nats, mean over latents",
+        "active_latents": "latents",
+    }
+
+    def __init__(
+        self,
+        usage: CodeUsage,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(training, evaluation, config)
+        self.usage = usage
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation."""
+        self.usage.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation."""
+        self.usage.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Statistics of the codes over the split."""
+        super().on_validation_epoch_end()
+        self._log_usage("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Statistics of the codes over the split."""
+        self._log_usage(self.evaluation.split)
+
+    def _log_usage(self, split: str) -> None:
+        self.log_dict({f"{split}/{name}": value for name, value in self.usage.compute().items()})
+
+    def details(self) -> dict[str, list[float]]:
+        """How many categories each latent uses, and what it tells about the input in nats."""
+        return {
+            "usage_perplexity": self.usage.perplexity().tolist(),
+            "information": self.usage.information().tolist(),
+        }
 
 
 def _seed_noise(seed: int, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """The VAE's training and evaluation with Lightning."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from dvae.data.loader import Batch
 from dvae.distributions import MAX_ENUMERATION, concrete_sample, gumbel_from_uniform
 from dvae.metrics import CodeUsage, MutualInformation
 from dvae.models import VAE
-from dvae.modules.base import Evaluation, TaskModule, Training
+from dvae.modules.base import CodeModule, Evaluation, Training
 from dvae.objectives import ELBO, Objective
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.schedules import Constant, Schedule
@@ -21,7 +21,7 @@ from dvae.visualize import reconstructions, samples, usage_heatmap
 __all__ = ["VAEModule"]
 
 
-class VAEModule(TaskModule):
+class VAEModule(CodeModule):
     """Minimises an objective; reports bounds of the discrete model.
 
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
@@ -39,11 +39,6 @@ class VAEModule(TaskModule):
         config: See `TaskModule`.
     """
 
-    units: ClassVar[Mapping[str, str]] = {
-        "usage_perplexity": "categories, mean over latents",
-        "latent_information": "nats, mean over latents",
-        "active_latents": "latents",
-    }
     beta_now: Tensor
 
     def __init__(
@@ -56,11 +51,11 @@ class VAEModule(TaskModule):
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(training, evaluation, config)
+        usage = CodeUsage(vae.num_latents, vae.num_categories)
+        super().__init__(usage, training, evaluation, config)
         self.vae = vae
         self.objective = objective or ELBO()
         self.beta = beta or Constant(1.0)
-        self.usage = CodeUsage(vae.num_latents, vae.num_categories)
         self.information = MutualInformation()
         # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
@@ -93,14 +88,10 @@ class VAEModule(TaskModule):
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the counts of the last evaluation."""
-        self.usage.reset()
-        self.information.reset()
-
     def on_test_epoch_start(self) -> None:
-        """Forgets the counts of the last evaluation, and decodes all codes where they are few."""
-        self.on_validation_epoch_start()
+        """Forgets the last evaluation, and decodes all codes where they are few."""
+        super().on_test_epoch_start()
+        self.information.reset()
         few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
         self._enumeration = Enumeration.of(self.vae, self.device) if few else None
 
@@ -123,16 +114,11 @@ class VAEModule(TaskModule):
             likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
         self.log_means(likelihoods, options.split)
 
-    def on_validation_epoch_end(self) -> None:
-        """Statistics of the codes over the split."""
-        super().on_validation_epoch_end()
-        self.log_dict({f"val/{name}": value for name, value in self.usage.compute().items()})
-
     def on_test_epoch_end(self) -> None:
-        """Statistics of the codes over the split, and the information between images and codes."""
-        statistics = self.usage.compute() | {"mutual_information": self.information.compute()}
-        split = self.evaluation.split
-        self.log_dict({f"{split}/{name}": value for name, value in statistics.items()})
+        """Statistics of the codes, and the information between images and whole codes."""
+        super().on_test_epoch_end()
+        information = self.information.compute()
+        self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and the use of codes in the last evaluation."""
@@ -142,13 +128,6 @@ class VAEModule(TaskModule):
             "reconstructions": reconstructions(self.vae, images, generator)[0],
             "samples": samples(self.vae, 64, generator)[0],
             "code_usage": usage_heatmap(self.usage.usage()),
-        }
-
-    def details(self) -> dict[str, list[float]]:
-        """How many categories each latent uses, and what it tells about the image in nats."""
-        return {
-            "usage_perplexity": self.usage.perplexity().tolist(),
-            "information": self.usage.information().tolist(),
         }
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:

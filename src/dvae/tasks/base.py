@@ -53,6 +53,7 @@ class Task(ABC):
             one is drawn where nothing is asked for.
         options: Keys of `scripts/evaluate.py` and `scripts/sample.py` that have an effect, of
             those that not every task has.
+        measures_gradient: Whether `callbacks.gradient_snr` can be measured.
     """
 
     config: ClassVar[type[RunConfig]]
@@ -60,19 +61,30 @@ class Task(ABC):
     selected_by: ClassVar[str] = "val/elbo"
     drawings: ClassVar[Mapping[str, int]]
     options: ClassVar[frozenset[str]] = frozenset()
+    measures_gradient: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         """Its name in configurations: that of its file."""
         return type(self).__module__.rpartition(".")[2]
 
-    @abstractmethod
     def check(self, config: Any) -> None:
         """Refuses options of a run that would have no effect, or that contradict one another.
 
         Raises:
             UserError: One line that names the option, what was expected and what was found.
         """
+        watched, data = config.callbacks, getattr(config, "data", None)
+        if watched.gradient_snr is not None and not self.measures_gradient:
+            raise UserError(
+                f"callbacks.gradient_snr: expected null with task={self.name}, "
+                f"found {watched.gradient_snr}"
+            )
+        if watched.early_stopping is not None and getattr(data, "validation", None) == 0:
+            raise UserError(
+                "callbacks.early_stopping: expected null with data.validation=0, where there is "
+                f"nothing to select by but the test images, found {watched.early_stopping}"
+            )
 
     @abstractmethod
     def data(self, config: Any) -> TaskData:

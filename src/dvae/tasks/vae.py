@@ -46,14 +46,12 @@ class VAETask(Task):
         }
     )
 
+    measures_gradient = True
+
     def check(self, config: TrainConfig) -> None:
         """Which estimators and objectives go together; see `Task.check`."""
+        super().check(config)
         name, objective = config.estimator.name, config.objective
-        if config.callbacks.early_stopping is not None and config.data.validation == 0:
-            raise UserError(
-                "callbacks.early_stopping: expected null with data.validation=0, where there is "
-                f"nothing to select by but the test images, found {config.callbacks.early_stopping}"
-            )
         if (objective.kl == "relaxed") == (objective.prior_temperature is None):
             expected = "a number" if objective.kl == "relaxed" else "null"
             raise UserError(
@@ -131,15 +129,9 @@ class VAETask(Task):
         vae, count = module.vae, config.num_images or self.drawings[what]
         if what == "prior":
             return Drawing(*visualize.samples(vae, count, generator))
-        split = config.split or "test"
-        images = data.images(split)
-        needed = 2 * count if what == "interpolation" else count
-        if needed > len(images):
-            raise UserError(
-                f"num_images: expected at most the {len(images)} images of the split {split}, "
-                f"found {count}" + (" pairs" if needed > count else "")
-            )
-        inputs = to_unit(images[:needed].to(module.device))
+        pairs = 2 if what == "interpolation" else 1
+        images = visualize.take(data, config.split or "test", count, pairs)
+        inputs = to_unit(images.to(module.device))
         if what == "reconstructions":
             return Drawing(*visualize.reconstructions(vae, inputs, generator))
         codes = visualize.posterior_codes(vae, inputs, generator)

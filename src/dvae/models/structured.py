@@ -1,0 +1,125 @@
+"""Structured output prediction: one half of an image from the other, through stochastic layers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dvae.distributions import bernoulli_log_likelihood
+from dvae.estimators import CodeSample
+from dvae.layers import GumbelSoftmax
+
+__all__ = ["Prediction", "StochasticNetwork", "halves"]
+
+Draw = Callable[[int, Tensor], Tensor]
+"""Number of a layer and its logits (..., N, K) → one-hot or relaxed codes (..., N, K)."""
+
+
+def halves(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper and lower half: (..., H, W) → twice (..., H / 2, W)."""
+    upper, lower = images.chunk(2, dim=-2)
+    return upper, lower
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One pass through the network.
+
+    Attributes:
+        sample: The codes of all layers beside each other, with their logits (..., B, L·N, K).
+        distortion: −log p(y|z) of each draw in nats, (..., B).
+    """
+
+    sample: CodeSample
+    distortion: Tensor
+
+
+class StochasticNetwork(nn.Module):
+    """p(y|x) = Σ_z p(y|z_L) Π_l p(z_l|z_{l−1}) with z_0 = x, the upper half, and y the lower one.
+
+    Between the stochastic layers of N categorical variables lie linear maps alone; pixels are
+    Bernoulli. Two layers of 20 variables with 10 categories, or of 200 with 2, are the networks of
+    the paper: 392-(20×10)-(20×10)-392 and 392-200-200-392.
+
+    Args:
+        layers: Draw the codes of each layer; at least one. With a score-function estimator in the
+            first, those that follow it draw one code for each of its draws.
+        num_latents: N.
+        num_categories: K.
+        pixel_mean: Mean training image (1, H, W) in [0, 1]: it centres the input and sets the
+            output bias to its log-odds, so that training starts at the base rates.
+
+    References:
+        Raiko et al. 2015, arXiv 1406.2989; Jang, Gu, Poole 2017, arXiv 1611.01144, section 4.1.
+    """
+
+    pixel_mean: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[GumbelSoftmax],
+        num_latents: int,
+        num_categories: int,
+        pixel_mean: Tensor,
+    ) -> None:
+        super().__init__()
+        upper, lower = halves(pixel_mean)
+        self.num_latents = num_latents
+        self.num_categories = num_categories
+        self.layers = nn.ModuleList(layers)
+        width = num_latents * num_categories
+        inputs = [upper.numel(), *[width] * (len(layers) - 1)]
+        self.maps = nn.ModuleList(nn.Linear(size, width) for size in inputs)
+        self.head = nn.Linear(width, lower.numel(), bias=False)
+        self.register_buffer("pixel_mean", upper.clone())
+        self.output_bias = nn.Parameter(lower.logit(eps=1e-3))
+
+    def layer(self, number: int) -> GumbelSoftmax:
+        """A stochastic layer, counted from the input."""
+        return cast(GumbelSoftmax, self.layers[number])
+
+    def propagate(self, upper: Tensor, draw: Draw) -> Tensor:
+        """Draws layer by layer and decodes the last.
+
+        Args:
+            upper: Upper halves, (..., B, 1, H / 2, W).
+            draw: Draws the codes of a layer; called once for each.
+
+        Returns:
+            Pixel logits of the lower halves, (..., B, 1, H / 2, W).
+        """
+        hidden = (upper - self.pixel_mean).flatten(-3)
+        for number, linear in enumerate(self.maps):
+            logits = linear(hidden).unflatten(-1, (self.num_latents, self.num_categories))
+            hidden = draw(number, logits).flatten(-2)
+        return self.head(hidden).unflatten(-1, self.output_bias.shape) + self.output_bias
+
+    def forward(self, upper: Tensor, lower: Tensor, num_samples: int = 1) -> Prediction:
+        """Draws codes with the layers' estimators and scores the lower halves.
+
+        Args:
+            upper: (B, 1, H / 2, W) in [0, 1].
+            lower: (B, 1, H / 2, W) in [0, 1].
+            num_samples: m, draws for each image; more than one stand on a leading axis.
+        """
+        samples: list[CodeSample] = []
+
+        def draw(number: int, logits: Tensor) -> Tensor:
+            samples.append(self.layer(number).sample(logits))
+            return samples[-1].z
+
+        repeated = upper if num_samples == 1 else upper.expand(num_samples, *upper.shape)
+        pixel_logits = self.propagate(repeated, draw)
+        return Prediction(_beside(samples), -bernoulli_log_likelihood(lower, pixel_logits))
+
+
+def _beside(samples: Sequence[CodeSample]) -> CodeSample:
+    """The codes of all layers as those of one: its log-probability is their sum."""
+    shape = samples[-1].codes.shape[:-1]
+    return CodeSample(
+        torch.cat([sample.z for sample in samples], -2),
+        torch.cat([sample.codes for sample in samples], -1),
+        torch.cat([s.logits.expand(*shape, *s.logits.shape[-2:]) for s in samples], -2),
+    )
