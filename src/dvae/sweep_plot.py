@@ -94,7 +94,7 @@ def _heat_map(axis: Any, name: str, settings: Sequence[Setting], x: str, y: str)
 def _label(settings: Sequence[Setting]) -> str:
     """The metric, with its unit where it is a bound."""
     name = settings[0].selected_by
-    return f"{name} (nats per image)" if name.endswith("elbo") else name
+    return f"{name} (nats per image)" if name.endswith(("elbo", "bound")) else name
 
 
 def _group(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, list[Setting]]:

@@ -30,8 +30,9 @@ class StructuredPredictionModule(CodeModule):
     """Maximises log (1/m) Σ_s p(y|z_s), a bound on log p(y|x) with z_s drawn from p(z|x).
 
     With m = 1 and a score-function estimator it is the expected log-likelihood. Metrics, in nats
-    per image: `elbo`, log p(y|z) with one hot draw, a bound; `relaxed_elbo`, the same with relaxed
-    codes, none; and in the test `nll_iw{m}`, −log (1/m) Σ_s p(y|z_s) with one-hot codes.
+    per image: `elbo`, log p(y|z) with one one-hot draw, a bound; `relaxed_elbo`, the same with
+    relaxed codes, none; in validation `bound`, what training maximises, with one-hot codes; and in
+    the test `nll_iw{m}`, −log (1/m) Σ_s p(y|z_s) with one-hot codes.
 
     Args:
         network: The model.
@@ -85,8 +86,10 @@ class StructuredPredictionModule(CodeModule):
         return loss, {"elbo" if self.layers[0].estimator.hard else "relaxed_elbo": bound}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Bounds with one draw."""
-        self._evaluate(batch, "val")
+        """Bounds with one draw, and with as many as in training."""
+        streams = self._evaluate(batch, "val")
+        bound = self._sampled_bound(batch.images, streams, self.num_samples)
+        self.log_means({"bound": bound}, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """As in validation, and the likelihood."""
