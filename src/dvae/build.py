@@ -147,6 +147,7 @@ def build_training(config: RunConfig, total_steps: int) -> Training:
         gradient_clip=config.trainer.gradient_clip,
         seed=config.seed,
         log_every=config.trainer.log_every,
+        skip_nonfinite=config.on_nonfinite == "skip",
     )
 
 

@@ -14,7 +14,9 @@ from dvae.gradients import draws, signal_to_noise
 from dvae.modules.base import TaskModule
 from dvae.modules.vae import VAEModule
 
-__all__ = ["GradientNoise", "Pictures", "ProgressBar", "quiet"]
+__all__ = ["Concerns", "GradientNoise", "Pictures", "ProgressBar", "quiet"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Pictures(pl.Callback):
@@ -41,6 +43,30 @@ class Pictures(pl.Callback):
             board.add_image(f"val/{name}", picture, step)
         if any(layer.estimator.uses_temperature for layer in pl_module.layers):
             board.add_scalar("val/temperature", pl_module.layers[0].temperature.item(), step)
+
+
+class Concerns(pl.Callback):
+    """Warns, in the log and in TensorBoard, when a validation shows that something is wrong.
+
+    A warning comes when it begins to hold, and not again before it has ceased to.
+    """
+
+    def __init__(self) -> None:
+        self._standing: set[str] = set()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judges the validation."""
+        if not isinstance(pl_module, TaskModule) or not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        concerns = pl_module.concerns(metrics, data)
+        for name in concerns.keys() - self._standing:
+            _LOG.warning("step %d: %s: %s", trainer.global_step, name, concerns[name])
+            if isinstance(trainer.logger, TensorBoardLogger):
+                board = trainer.logger.experiment
+                board.add_text(f"warnings/{name}", concerns[name], trainer.global_step)
+        self._standing = set(concerns)
 
 
 class GradientNoise(pl.Callback):

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,23 @@ __all__ = ["CheckpointFiles", "check_resumable", "load_checkpoint", "load_module
 
 FORMAT = 1
 """Version of the content of checkpoints; those from before it was counted have none."""
+_LOADER = {"done": 0, "size": 1, "batches": 1}
+"""What the state of a `dvae.data.loader.BatchGroups` looks like."""
+_MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a broken file can raise."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -66,8 +85,12 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
             numbers that are not finite.
     """
     try:
+        # Torch reads the tensors of a damaged archive as if nothing were wrong.
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, ArithmeticError, OSError, *_MALFORMED) as error:
+    except _MALFORMED as error:
         raise UserError(
             f"{key}: expected a checkpoint of tensors and plain values, found {path} "
             f"({type(error).__name__} in reading it)"
@@ -97,20 +120,6 @@ def _is_plain(value: Any) -> bool:
         and not value.is_quantized
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-_LOADER = {"done": 0, "size": 1, "batches": 1}
-"""What the state of a `dvae.data.loader.BatchGroups` looks like."""
-_MALFORMED = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AssertionError,
-)
-"""What reading a broken file can raise."""
 
 
 def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:

@@ -89,7 +89,7 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
         for group in given.keys() & set(_groups()):
             if given[group] not in _options(group):
                 _fail(_no_option(group, given[group]))
-        raise
+        _fail(str(error))
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -267,6 +267,7 @@ class RunConfig(StoredConfig):
     paths: Paths
     precision: Literal[16, 32, 64, "bf16"]
     compile: bool
+    on_nonfinite: Literal["stop", "skip"]
     resume: str | None
 
 

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
-from dvae.callbacks import GradientNoise, Pictures, ProgressBar, quiet
+from dvae.callbacks import Concerns, GradientNoise, Pictures, ProgressBar, quiet
 from dvae.checkpoint import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.data.base import TaskData
 from dvae.devices import tune_process
@@ -109,7 +109,7 @@ def _build_trainer(
     start: int | None,
 ) -> pl.Trainer:
     options, output = config.trainer, config.paths.output_dir
-    callbacks: list[Callback] = [Finite(monitor)]
+    callbacks: list[Callback] = [Finite(monitor), Concerns()]
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
@@ -144,7 +144,7 @@ def _build_trainer(
                 version="",
                 default_hp_metric=False,
                 # What was written after the checkpoint that a run goes on from comes again.
-                purge_step=None if start is None else start + 1,
+                purge_step=start + 1 if isinstance(start, int) else None,
             ),
         )
     except pl.utilities.exceptions.MisconfigurationException as error:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -12,12 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dvae.bounds import MAX_DECODES
+from dvae.errors import DivergedError
 from dvae.layers import GumbelSoftmax
 from dvae.metrics import CodeUsage
 from dvae.randomness import keyed_seed
 from dvae.schedules import Schedule
 
 __all__ = ["CodeModule", "Evaluation", "TaskModule", "Training"]
+
+
+_MOST_SKIPPED = 100
+"""Steps that may be left out before a run is ended, unless they are few among all."""
+_DEAD = 0.1
+"""A category that is used less than this times its fair share counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class Training:
         gradient_clip: Largest norm of the gradient; 0 clips nothing.
         seed: Seed of the noise.
         log_every: Steps between two entries of the training curves.
+        skip_nonfinite: Whether steps whose gradient is not finite are left out; they end the run
+            otherwise.
     """
 
     optimizer: Callable[[nn.Module], Optimizer]
@@ -39,6 +49,7 @@ class Training:
     gradient_clip: float = 0.0
     seed: int = 0
     log_every: int = 50
+    skip_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,8 @@ class TaskModule(pl.LightningModule, ABC):
         self.evaluation = evaluation or Evaluation(num_samples=0)
         self.config = dict(config or {})
         self.curves: dict[str, float] = {}
+        self.skipped = 0
+        self._terms: list[Tensor] = []
         # Replaced where it is compiled.
         self._losses = self.losses
 
@@ -111,6 +124,18 @@ class TaskModule(pl.LightningModule, ABC):
             split: The split of the images in them.
             seed: Seed of their noise.
         """
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """What is wrong with the model, judged after a validation.
+
+        Args:
+            metrics: Those of the validation.
+            data: The data of the run.
+
+        Returns:
+            Name → a sentence with what was found and what may help.
+        """
+        return {}
 
     def details(self) -> dict[str, list[float]]:
         """After an evaluation: columns of a table with a row a latent, by name."""
@@ -141,9 +166,15 @@ class TaskModule(pl.LightningModule, ABC):
         return None if self.training_options is None else self.training_options.optimizer(self)
 
     def training_step(self, batches: Sequence[Any], batch_idx: int) -> None:
-        """An optimizer step for each batch."""
+        """An optimizer step for each batch.
+
+        Raises:
+            DivergedError: If a loss or a gradient was not finite.
+        """
+        self._terms = []
         for batch in batches:
             self._step(batch)
+        self._check_finite()
 
     def _step(self, batch: Any) -> None:
         options, step = self._options(), self.global_step
@@ -159,11 +190,54 @@ class TaskModule(pl.LightningModule, ABC):
         self.manual_backward(loss)
         if options.gradient_clip:
             self.clip_gradients(optimizer, options.gradient_clip, "norm")
+        if options.skip_nonfinite and not self._finite_gradient():
+            # A step without gradients changes nothing, but counts.
+            optimizer.zero_grad()
+            self.skipped += 1
         optimizer.step()
+        # Read once a call: reading waits for the device.
+        self._terms.append(torch.stack([loss.detach(), *curves.values()]))
+        self._names = ("loss", *curves)
         # Autocast keeps copies of the weights in half precision until its context ends.
         torch.clear_autocast_cache()
         if self.global_step % options.log_every == 0:
             self._log_curves({"loss": loss, **curves})
+
+    def _finite_gradient(self) -> bool:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+
+    def _check_finite(self) -> None:
+        """Ends the run at the first step of a call that is not finite, before anything is saved."""
+        if self._options().skip_nonfinite:
+            self._check_skipped()
+            return
+        terms = torch.stack(self._terms).isfinite().cpu()
+        weights = torch.stack(torch._foreach_norm(list(self.parameters()))).isfinite().all()
+        if terms.all() and weights:
+            return
+        first, end = self.global_step - len(self._terms), self.global_step
+        if not terms.all():
+            number = int((~terms).any(1).nonzero()[0])
+            values = zip(self._names, self._terms[number].tolist(), strict=True)
+            broken = ", ".join(f"{name} {value:g}" for name, value in values)
+            where, what = f"step {first + number}", f"a finite loss, found {broken}"
+        else:
+            name = next(n for n, p in self.named_parameters() if not p.isfinite().all())
+            where, what = f"steps {first} to {end}", f"finite gradients, found others of {name}"
+        checkpoint = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint.is_file() else "none saved"
+        raise DivergedError(
+            f"{where}: expected {what}; {good}; a smaller optimizer.lr, trainer.gradient_clip or "
+            "on_nonfinite=skip may help"
+        )
+
+    def _check_skipped(self) -> None:
+        if self.skipped > _MOST_SKIPPED and self.skipped > self.global_step // 2:
+            raise DivergedError(
+                f"step {self.global_step}: expected finite gradients in most steps, found "
+                f"{self.skipped} without; a smaller optimizer.lr or trainer.gradient_clip may help"
+            )
 
     def _options(self) -> Training:
         if self.training_options is None:
@@ -177,6 +251,8 @@ class TaskModule(pl.LightningModule, ABC):
         if options.temperature is not None:
             self.curves["train/temperature"] = options.temperature(step)
         self.curves["train/learning_rate"] = options.learning_rate(step)
+        if options.skip_nonfinite:
+            self.curves["train/skipped_steps"] = float(self.skipped)
         for logger in self.loggers:
             logger.log_metrics(self.curves, step=step)
 
@@ -187,9 +263,11 @@ class TaskModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, as plain values."""
         checkpoint["config"] = self.config
+        checkpoint["skipped"] = self.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps to this run's hyperparameters; moments and steps are those of the checkpoint."""
+        self.skipped = checkpoint.get("skipped", 0)
         if "optimizer_states" in checkpoint and (optimizer := self.configure_optimizers()):
             states = checkpoint["optimizer_states"][0]
             for stored, own in zip(states["param_groups"], optimizer.param_groups, strict=True):
@@ -255,6 +333,19 @@ class CodeModule(TaskModule):
     def on_test_epoch_end(self) -> None:
         """Statistics of the codes over the split."""
         self._log_usage(self.evaluation.split)
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """Categories that are hardly used; see `TaskModule.concerns`."""
+        usage = self.usage.usage()
+        num_categories = usage.shape[-1]
+        share = (usage < _DEAD / num_categories).double().mean().item()
+        if share <= 0.5:
+            return {}
+        return {
+            "dead categories": f"{share:.0%} of the categories are used less than "
+            f"{_DEAD:g} / {num_categories} of the time; fewer of them (model.num_categories), a "
+            "higher temperature or a smaller optimizer.lr may help"
+        }
 
     def _log_usage(self, split: str) -> None:
         self.log_dict({f"{split}/{name}": value for name, value in self.usage.compute().items()})

@@ -1,5 +1,6 @@
 """The VAE's training and evaluation with Lightning."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,12 @@ from torch import Tensor
 from dvae.bounds import Enumeration, exact_log_likelihood, sampled_bound
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
-from dvae.distributions import MAX_ENUMERATION, concrete_sample, gumbel_from_uniform
+from dvae.distributions import (
+    MAX_ENUMERATION,
+    bernoulli_log_likelihood,
+    concrete_sample,
+    gumbel_from_uniform,
+)
 from dvae.metrics import CodeUsage, MutualInformation
 from dvae.models import VAE
 from dvae.modules.base import CodeModule, Evaluation, Training
@@ -19,6 +25,11 @@ from dvae.schedules import Constant, Schedule
 from dvae.visualize import reconstructions, samples, usage_heatmap
 
 __all__ = ["VAEModule"]
+
+_COLLAPSED = 0.1
+"""Nats below which a rate counts as none."""
+_FULL = 0.97
+"""Share of the ceiling above which a rate counts as full, and of the mean image's distortion."""
 
 
 class VAEModule(CodeModule):
@@ -60,6 +71,7 @@ class VAEModule(CodeModule):
         # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
         self._enumeration: Enumeration | None = None
+        self._baseline: float | None = None
 
     @staticmethod
     def losses(
@@ -129,6 +141,32 @@ class VAEModule(CodeModule):
             "samples": samples(self.vae, 64, generator)[0],
             "code_usage": usage_heatmap(self.usage.usage()),
         }
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """A posterior that says nothing, at no rate or at a full one; see `TaskModule.concerns`."""
+        concerns = super().concerns(metrics, data)
+        rate, distortion = metrics["val/rate"], metrics["val/distortion"]
+        ceiling = self.vae.num_latents * math.log(self.vae.num_categories)
+        if rate < _COLLAPSED:
+            concerns["collapsed posterior"] = (
+                f"the rate is {rate:.3f} nats: codes say nothing about images; a smaller "
+                "objective.beta, or objective.warmup, may help"
+            )
+        elif rate > _FULL * ceiling and distortion > _FULL * self._mean_distortion(data):
+            concerns["rate without information"] = (
+                f"the rate is {rate:.2f} of at most {ceiling:.2f} nats, but the distortion, "
+                f"{distortion:.2f}, is that of the mean image; another seed, a smaller "
+                "optimizer.lr or a lower temperature may help"
+            )
+        return concerns
+
+    def _mean_distortion(self, data: Any) -> float:
+        """Distortion of the validation images at the mean training image, in nats."""
+        if self._baseline is None:
+            images = to_unit(data.images("val"))
+            logits = data.pixel_mean().to(images.device).logit(eps=1e-3)
+            self._baseline = -bernoulli_log_likelihood(images, logits).mean().item()
+        return self._baseline
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
         vae = self.vae

@@ -1,0 +1,120 @@
+"""Disks that fill up, folders that vanish, and runs that last: nothing is lost, nothing grows."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dvae.cli import ROOT
+from dvae.files import write_file
+from dvae.train import train
+
+SMALL = [
+    "model.hidden=[64]",
+    "model.num_latents=2",
+    "trainer.accelerator=cpu",
+    "trainer.progress_bar=false",
+    "trainer.limit_train_batches=2",
+    "trainer.limit_eval_batches=1",
+    "data.eval_batch_size=20",
+    "test_samples=0",
+]
+
+
+def _start(folder, data_dir, *options, prepare=None):
+    script = str(ROOT / "scripts" / "train.py")
+    own = [f"paths.data_dir={data_dir}", f"hydra.run.dir={folder}", "callbacks=none"]
+    return subprocess.run(
+        [sys.executable, script, *SMALL, *own, *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=prepare,
+    )
+
+
+def _full():
+    """No file may grow beyond 100 kB: writing a checkpoint fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def _contents(folder):
+    names = ("*.ckpt", "metrics.json", "*.png", "config.yaml")
+    return {path: path.read_bytes() for name in names for path in folder.rglob(name)}
+
+
+def test_a_full_disk_loses_nothing(tmp_path, data_dir):
+    assert _start(tmp_path, data_dir, "trainer.max_epochs=1").returncode == 0
+    before = _contents(tmp_path)
+    assert {"last.ckpt", "best.ckpt", "metrics.json"} < {path.name for path in before}
+    more = ["trainer.max_epochs=2", "resume=last"]
+    result = _start(tmp_path, data_dir, *more, prepare=_full)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith(f"error: {tmp_path}/checkpoints/")
+    assert "File too large" in lines[0]
+    after = _contents(tmp_path)
+    checkpoints = {path for path in before if path.suffix == ".ckpt"}
+    assert after.keys() == before.keys()
+    assert all(after[path] == before[path] for path in checkpoints | {tmp_path / "metrics.json"})
+    assert not list(tmp_path.rglob("*.part"))
+    # With room again, the run goes on.
+    assert _start(tmp_path, data_dir, *more).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount")
+def test_a_full_file_system_loses_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk]).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        path = disk / "file"
+        path.write_bytes(b"x" * 40_000)
+        with pytest.raises(OSError, match="No space left on device"), write_file(path, "wb") as f:
+            f.write(b"y" * 40_000)
+        assert path.read_bytes() == b"x" * 40_000
+        assert [entry.name for entry in disk.iterdir()] == ["file"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_vanished_folder_ends_in_one_line(make_config, tmp_path):
+    from pytorch_lightning.callbacks import Callback
+
+    class Vanish(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                shutil.rmtree(tmp_path / "run")
+                (tmp_path / "run").write_text("a file where the folder was")
+
+    with pytest.raises(OSError) as caught:
+        train(make_config(*SMALL, "trainer.max_epochs=2", "callbacks=none"), [Vanish()])
+    assert str(tmp_path / "run") in str(caught.value.filename)
+
+
+def test_long_runs_neither_grow_nor_leave_files_open(make_config):
+    """Memory and open files between epochs 30 and 120 of a run of very short epochs."""
+    from pytorch_lightning.callbacks import Callback
+
+    measured = {}
+
+    class Measure(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch in (30, 119):
+                process = psutil.Process()
+                files = len(list(Path("/proc/self/fd").iterdir()))
+                measured[trainer.current_epoch] = process.memory_info().rss, files
+
+    train(make_config(*SMALL, "trainer.max_epochs=120", "callbacks=none"), [Measure()])
+    (rss, files), (rss_later, files_later) = measured[30], measured[119]
+    assert rss_later < 1.02 * rss
+    assert files_later == files

@@ -1,0 +1,415 @@
+"""What comes from elsewhere, broken or hostile: refused in one line; nothing is run or touched."""
+
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from dvae.checkpoint import load_module
+from dvae.cli import _USER_ERRORS, ROOT, compose
+from dvae.config import parse
+from dvae.data.module import ImageDataModule
+from dvae.errors import UserError
+from dvae.schemas import RunConfig
+from dvae.tasks import find_task
+from dvae.train import train
+
+FLIPS, CUTS = 90, 25
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """The folder of a small finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    overrides = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "trainer.accelerator=cpu"]
+    own = [f"paths.data_dir={data_dir}", f"paths.output_dir={folder}"]
+    train(parse(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"])))
+    return folder
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path):
+    return Path(shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "broken.ckpt"))
+
+
+def _refused(path, marker):
+    """Loads a checkpoint that has to be refused, and that stays what it was."""
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(UserError) as caught:
+        load_module(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+    assert before is None or path.read_bytes() == before
+
+
+def test_no_flipped_bit_passes(checkpoint, tmp_path):
+    """Each is refused, or lies in a part of the archive that says nothing about its content."""
+    whole = checkpoint.read_bytes()
+    expected = load_module(checkpoint)[0].state_dict()
+    generator, refused = random.Random(0), 0
+    for _ in range(FLIPS):
+        place = generator.randrange(len(whole))
+        bit = 1 << generator.randrange(8)
+        checkpoint.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            found = load_module(checkpoint)[0].state_dict()
+        except UserError:
+            refused += 1
+        else:
+            assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert refused > 0.8 * FLIPS
+
+
+@pytest.mark.parametrize("share", [number / CUTS for number in range(CUTS)])
+def test_truncated_checkpoints(checkpoint, tmp_path, share):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(share * len(whole))])
+    _refused(checkpoint, tmp_path / "executed")
+
+
+FOREIGN = {
+    "text": b"weights: 1\n",
+    "html": b"<!DOCTYPE html><html></html>",
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(64),
+    "gzip": b"\x1f\x8b\x08\x00" + bytes(64),
+    "zip": b"PK\x03\x04" + bytes(64),
+    "zeros": bytes(4096),
+    "pickle": pickle.dumps({"state_dict": {}, "config": {}}),
+    "python": b"import os\n",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files(tmp_path, kind):
+    (tmp_path / "a.ckpt").write_bytes(FOREIGN[kind])
+    _refused(tmp_path / "a.ckpt", tmp_path / "executed")
+
+
+class _Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def _payloads(marker):
+    code = f"open({str(marker)!r}, 'w')"
+    return {
+        "open": _Call(open, str(marker), "w"),
+        "os.system": _Call(os.system, f"touch {marker}"),
+        "eval": _Call(eval, code),
+        "exec": _Call(exec, code),
+        "subprocess": _Call(subprocess.call, ["touch", str(marker)]),
+        "alias": _Call(shutil.os.system, f"touch {marker}"),
+        "torch.load": _Call(torch.load, str(marker)),
+        "getattr": _Call(getattr, "os", "upper"),
+        "import": _Call(__import__, "antigravity"),
+        "path": _Call(Path.touch, marker),
+    }
+
+
+@pytest.mark.parametrize("where", ["config", "state_dict", "callbacks", "itself"])
+@pytest.mark.parametrize("kind", _payloads(Path()))
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_pickles_run_nothing(checkpoint, tmp_path, kind, where, legacy):
+    marker = tmp_path / "executed"
+    payload = _payloads(marker)[kind]
+    content = torch.load(checkpoint, weights_only=True)
+    content = payload if where == "itself" else {**content, where: payload}
+    torch.save(content, checkpoint, _use_new_zipfile_serialization=not legacy)
+    _refused(checkpoint, marker)
+
+
+def _set(content, path, value):
+    *parents, last = path.split("/")
+    for key in parents:
+        content = content[key]
+    content[last] = value
+
+
+CONTENTS = {
+    "target": ("config/model/_target_", "os.system"),
+    "target eval": ("config/model/_target_", "builtins.eval"),
+    "target alias": ("config/prior/_target_", "dvae.files.os.system"),
+    "target as name": ("config/model/name", "os.system"),
+    "name of a module": ("config/estimator/name", "dvae.estimators.Exact"),
+    "traversal in a task": ("config/task", "../../scripts/train"),
+    "dots in a task": ("config/task", "base"),
+    "module as task": ("config/task", "os"),
+    "traversal in a data set": ("config/data/name", "../../../etc/passwd"),
+    "task that is a list": ("config/task", ["vae"]),
+    "no task": ("config/task", None),
+    "another task": ("config/task", "structured_prediction"),
+    "unknown key": ("config/model/depth", 3),
+    "huge size": ("config/model/num_latents", 10**12),
+    "overflowing size": ("config/model/num_latents", 2**70),
+    "huge layer": ("config/model/hidden", [10**15]),
+    "negative size": ("config/model/num_latents", -1),
+    "no size": ("config/model/num_latents", None),
+    "text as size": ("config/model/num_latents", "2"),
+    "float as size": ("config/model/num_latents", 2.0),
+    "true as size": ("config/model/num_latents", True),
+    "other size": ("config/model/num_categories", 7),
+    "one category": ("config/model/num_categories", 1),
+    "nan temperature": ("config/temperature/initial", float("nan")),
+    "zero temperature": ("config/temperature/initial", 0.0),
+    "negative seed": ("config/seed", -1),
+    "no model": ("config/model", None),
+    "no config": ("config", None),
+    "config as text": ("config", "model: mlp"),
+    "newer version": ("format", 10**6),
+    "version as text": ("format", "1"),
+    "no weights": ("state_dict", {}),
+    "weights as list": ("state_dict", []),
+    "text as weight": ("state_dict/vae.output_bias", "0"),
+    "number as weight": ("state_dict/vae.output_bias", 0.0),
+    "wrong shape": ("state_dict/vae.output_bias", torch.zeros(3)),
+    "integers as weight": ("state_dict/vae.output_bias", torch.zeros(1, 28, 28, dtype=torch.long)),
+    "nan weight": ("state_dict/vae.output_bias", torch.full((1, 28, 28), torch.nan)),
+    "infinite weight": ("state_dict/vae.output_bias", torch.full((1, 28, 28), torch.inf)),
+    "sparse weight": ("state_dict/vae.output_bias", torch.zeros(1, 28, 28).to_sparse()),
+    "weight of no memory": ("state_dict/vae.output_bias", torch.zeros(1).expand(1, 28, 28)),
+    "further weight": ("state_dict/vae.extra", torch.zeros(1)),
+    "further weight with a path": ("state_dict/../../x", torch.zeros(1)),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_contents_that_do_not_fit(checkpoint, tmp_path, kind):
+    content = torch.load(checkpoint, weights_only=True)
+    path, value = CONTENTS[kind]
+    if path == "state_dict/../../x":
+        content["state_dict"]["../../x"] = value
+    else:
+        _set(content, path, value)
+    torch.save(content, checkpoint)
+    _refused(checkpoint, tmp_path / "executed")
+
+
+def test_archives_with_paths_write_nothing(checkpoint, tmp_path):
+    outside = tmp_path.parent / "outside"
+    with zipfile.ZipFile(checkpoint, "a") as archive:
+        archive.writestr("../outside", "x")
+    _refused(checkpoint, outside)
+
+
+RESUMED = {
+    "steps as text": ("global_step", "3"),
+    "no loops": ("loops", {}),
+    "other loops": ("loops/fit_loop", {"a": 1}),
+    "epoch as text": ("loops/fit_loop/epoch_progress", "3"),
+    "no optimizer": ("optimizer_states", []),
+    "optimizer as text": ("optimizer_states", "adam"),
+    "schedulers": ("lr_schedulers", [{"_target_": "os.system"}]),
+    "callbacks as list": ("callbacks", []),
+}
+
+
+@pytest.mark.parametrize("kind", RESUMED)
+def test_states_that_no_run_goes_on_from(run, tmp_path, data_dir, kind):
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    _set(content, *RESUMED[kind])
+    path = tmp_path / "broken.ckpt"
+    torch.save(content, path)
+    overrides = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "trainer.accelerator=cpu"]
+    own = [f"paths.data_dir={data_dir}", f"paths.output_dir={tmp_path / 'new'}", f"resume={path}"]
+    config = parse(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"]))
+    with pytest.raises(UserError, match="resume|optimizer") as caught:
+        train(config)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new" / "checkpoints").exists()
+
+
+IDX = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"]
+DAMAGES = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[:-1000],
+    "flipped": lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
+    "foreign": lambda content: b"not an IDX file",
+    "longer": lambda content: content + b"\0",
+    "header": lambda content: b"\x00\x00\x0d\x03" + content[4:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", IDX)
+def test_broken_idx_files(data_dir, tmp_path, name, damage):
+    ImageDataModule(root=data_dir).prepare_data()
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for file in (data_dir / "MNIST" / "raw").iterdir():
+        (folder / file.name).symlink_to(file)
+    broken = folder / name
+    content = DAMAGES[damage](broken.read_bytes())
+    broken.unlink()
+    broken.write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        ImageDataModule(root=tmp_path).setup()
+    assert broken.read_bytes() == content
+
+
+def test_other_data_sets_are_checked_too(tmp_path):
+    """Those that bring no checksum: what torchvision makes of a broken file is refused."""
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in (*IDX, "t10k-labels-idx1-ubyte"):
+        (folder / name).write_bytes(b"\x00\x00\x08\x03" + bytes(10))
+    with pytest.raises(UserError, match="data=fashion_mnist"):
+        ImageDataModule("fashion_mnist", tmp_path).setup()
+
+
+OVERRIDES = """
+seed=-1
+seed=1.5
+seed=abc
+seed=[1]
+seed=5000000000
+model=mpl
+model=../../etc/passwd
+model.hidden=[]x
+model.hidden=5
+model.hidden=[0]
+model.hidden=[-3]
+model.hidden=[a]
+model.num_latents=0
+model.num_latents=-2
+model.num_latents=1e3
+model.num_latents=null
+model.num_categories=1
+model.num_categories=two
+model.activation=os.system
+model.normalization=yes
+model._target_=os.system
++model._target_=builtins.eval
++prior._target_=dvae.files.os.system
++_target_=os.system
+modle.hidden=[3]
+train.lrr=1
+temperature.minimum=abc
+temperature.minimum=-0.1
+temperature.minimum=0
+temperature.minimum=nan
+temperature.minimum=2
+temperature.initial=inf
+temperature.steps=1.5
+temperature.steps=-1
+temperature=hot
+temperature=none
+estimator=gumbel
+estimator=reinmax,zgr
+estimator=exact
+estimator=zgr temperature=cosine
+estimator.gap=1
+estimator=rloo estimator.num_samples=1
+optimizer.lr=0
+optimizer.lr=-1
+optimizer.lr=nan
+optimizer.lr=fast
+optimizer.momentum=0.9
+optimizer=lbfgs
+optimizer.beta1=1
+objective=iwae objective.num_samples=1
+objective=iwae estimator=reinforce
+objective=vimco estimator=gumbel_softmax
+objective.kl=relaxed
+objective.prior_temperature=1
+objective.beta=-1
+data.name=cifar
+data.name=../mnist
+data.batch_size=0
+data.batch_size=1
+data.validation=-5
+data.binarization=maybe
+data=imagenet
+trainer.max_epochs=0
+trainer.max_epochs=many
+trainer.validate_every=1000
+trainer.limit_train_batches=0
+trainer.limit_train_batches=1.5
+trainer.accelerator=tpu
+trainer.devices=0
+trainer.devices=-1
+callbacks.early_stopping=0
+callbacks.early_stopping=1 data.validation=0
+callbacks.gradient_snr=-1
+precision=8
+precision=float
+compile=maybe
+on_nonfinite=ignore
+resume=/nowhere/last.ckpt
+resume=.
+test_samples=-1
+task=vea
+task=../vae
+task=base
+task=structured_prediction prior=uniform
+experiment=nature2030
+experiment=grey model.num_latents=3
+${oc.env:HOME}
+x=y
+"""
+
+
+@pytest.mark.parametrize("line", OVERRIDES.strip().splitlines())
+def test_overrides_that_no_run_can_have(line):
+    with pytest.raises(_USER_ERRORS) as caught:
+        parse(RunConfig, compose("train", line.split()))
+    assert str(caught.value)
+
+
+SCRIPTS = [
+    (["train.py", "model.num_latents=0"], "model.num_latents"),
+    (["train.py", "+model._target_=os.system"], "model._target_"),
+    (["train.py", "train.lrr=1"], "train.lrr"),
+    (["train.py", "paths.data_dir=/proc/none"], "/proc/none"),
+    (["train.py", "hydra.run.dir=/proc/none"], "/proc/none"),
+    (["train.py", "resume={broken}"], "resume"),
+    (["evaluate.py", "checkpoint={broken}"], "checkpoint"),
+    (["evaluate.py", "checkpoint=/nowhere"], "checkpoint"),
+    (["evaluate.py"], "checkpoint"),
+    (["sample.py", "checkpoint={good}", "num_images=100000", "what=traversal"], "num_images"),
+    (["train.py", "=3"], "Config group override"),
+    (["gradients.py", "temperatures=[0]"], "temperatures"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), SCRIPTS, ids=[" ".join(a) for a, _ in SCRIPTS])
+def test_scripts_end_in_one_line(run, tmp_path, arguments, named):
+    broken = tmp_path / "broken.ckpt"
+    torch.save({"config": _Call(os.system, f"touch {tmp_path}/executed")}, broken)
+    good = run / "checkpoints" / "last.ckpt"
+    script, *options = (item.format(broken=broken, good=good) for item in arguments)
+    command = [sys.executable, str(ROOT / "scripts" / script), *options]
+    if script == "train.py" and not any(item.startswith("hydra.run.dir") for item in options):
+        command.append(f"hydra.run.dir={tmp_path / 'run'}")
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert named in lines[0]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_there_are_enough_of_them():
+    payloads = 2 * 4 * len(_payloads(Path()))
+    damaged = len(IDX) * len(DAMAGES)
+    generated = FLIPS + CUTS + payloads + damaged + len(FOREIGN)
+    assert generated + len(CONTENTS) + len(RESUMED) + len(OVERRIDES.split("\n")) > 300
+
+
+def test_tasks_are_those_of_the_package():
+    for name in ("os", "base", "vae.VAETask", "../vae", "", None, ["vae"], "__init__"):
+        with pytest.raises(UserError, match="task: expected one of"):
+            find_task(name)
