@@ -172,6 +172,8 @@ def quiet() -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # The data lie in memory: there are no workers to add.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A run that goes on finds its own checkpoints.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* is not empty.*")
     # Statistics of codes are gathered over processes before they are logged.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
