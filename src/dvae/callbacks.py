@@ -16,6 +16,8 @@ from dvae.modules.vae import VAEModule
 
 __all__ = ["Concerns", "GradientNoise", "Pictures", "ProgressBar", "quiet"]
 
+_SETTLED = 200
+"""Steps before which nothing is wrong yet: models start with codes that say nothing."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,12 +58,12 @@ class Concerns(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judges the validation."""
-        if not isinstance(pl_module, TaskModule) or not trainer.is_global_zero:
+        if not isinstance(pl_module, TaskModule) or trainer.global_step < _SETTLED:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         data = trainer.datamodule  # type: ignore[attr-defined]
         concerns = pl_module.concerns(metrics, data)
-        for name in concerns.keys() - self._standing:
+        for name in concerns.keys() - self._standing if trainer.is_global_zero else ():
             _LOG.warning("step %d: %s: %s", trainer.global_step, name, concerns[name])
             if isinstance(trainer.logger, TensorBoardLogger):
                 board = trainer.logger.experiment

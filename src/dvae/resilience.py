@@ -71,7 +71,8 @@ class BestCheckpoint(ModelCheckpoint):
         """Takes the score over where its checkpoint is there."""
         if state_dict["score"] is None or not self.path.is_file():
             return
-        path, score = str(self.path), torch.tensor(state_dict["score"])
+        score = torch.tensor(state_dict["score"], dtype=torch.float64)
+        path = str(self.path)
         self.best_k_models = {path: score}
         self.best_model_path = self.kth_best_model_path = path
         self.best_model_score = self.kth_value = score
