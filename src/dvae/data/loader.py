@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from dvae.data.binarize import redraw, to_unit
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 
-__all__ = ["Batch", "BatchGroups", "BatchOrder", "ImageLoader"]
+__all__ = ["Batch", "BatchGroups", "BatchOrder", "Batches", "ImageLoader"]
 
 
 class Batch(NamedTuple):
@@ -137,6 +137,19 @@ class ImageLoader:
         return len(self.sampler)
 
 
+class Batches(Protocol):
+    """What can be iterated over in groups, from any place on."""
+
+    @property
+    def sampler(self) -> Any:
+        """What chooses the order of an epoch; Lightning tells it the epoch."""
+
+    def batches(self, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch from one of them on."""
+
+    def __len__(self) -> int: ...
+
+
 class BatchGroups:
     """Iterates over lists of consecutive batches: several optimizer steps in one call.
 
@@ -145,7 +158,7 @@ class BatchGroups:
         size: Batches of a list; the last one of an epoch may be shorter.
     """
 
-    def __init__(self, loader: ImageLoader, size: int) -> None:
+    def __init__(self, loader: Batches, size: int) -> None:
         # As in `ImageLoader`.
         self.sampler = loader.sampler
         self.batch_sampler = None
@@ -177,7 +190,7 @@ class BatchGroups:
             )
         self._done = done
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         self._done %= len(self)
         batches = self._loader.batches(self._done * self.size)
         while group := list(islice(batches, self.size)):
