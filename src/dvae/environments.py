@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import resize
 
 from dvae.errors import UserError
 from dvae.randomness import keyed_seed
@@ -146,6 +148,8 @@ def film(name: str, seed: int, number: int, act: Act) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: If the environment cannot be drawn here.
     """
+    # Frames are drawn without a screen.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     environment = make_environment(name, render=True)
     observation = _reset(environment, seed, number)
     frames, actions, over = [_frame(environment)], [], False
@@ -166,5 +170,6 @@ def _frame(environment: gymnasium.Env[Any, Any]) -> Tensor:
         raise UserError(
             f"what=episode: expected an environment that can be drawn, found {error}"
         ) from error
+    frame = torch.as_tensor(pixels).permute(2, 0, 1)
     # Half the size is enough to see what happens.
-    return torch.as_tensor(pixels)[::2, ::2].permute(2, 0, 1).float() / 255
+    return resize(frame, [side // 2 for side in frame.shape[1:]], antialias=True).float() / 255

@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from dvae.modules.base import TaskModule
     from dvae.schedules import Schedule
 
-__all__ = ["Drawing", "Task"]
+__all__ = ["IMAGE_OPTIONS", "Drawing", "Task"]
+
+IMAGE_OPTIONS = frozenset(
+    {
+        "data.name",
+        "data.binarization",
+        "data.validation",
+        "relaxed_temperature",
+        "num_samples",
+        "batch_size",
+        "max_decodes",
+        "split",
+    }
+)
+"""Options of scripts, see `Task.options`, that all tasks with images have."""
 
 _OPTIONAL = ("num_samples", "batch_size", "max_decodes", "num_steps", "split")
 

@@ -17,7 +17,7 @@ from dvae.schemas import (
     Schema,
     StoredConfig,
 )
-from dvae.tasks.base import Drawing, Task
+from dvae.tasks.base import IMAGE_OPTIONS, Drawing, Task
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -68,18 +68,7 @@ class StructuredPredictionTask(Task):
     # A network trained with several draws is better than its bound with one tells.
     selected_by = "val/bound"
     drawings: ClassVar = {"completions": 16}
-    options = frozenset(
-        {
-            "data.name",
-            "data.binarization",
-            "data.validation",
-            "relaxed_temperature",
-            "num_samples",
-            "batch_size",
-            "max_decodes",
-            "split",
-        }
-    )
+    options = IMAGE_OPTIONS
 
     def check(self, config: StructuredPredictionConfig) -> None:
         """Which estimators can train it; see `Task.check`."""

@@ -14,7 +14,7 @@ from dvae.schemas import (
     SampleConfig,
     TrainConfig,
 )
-from dvae.tasks.base import Drawing, Task
+from dvae.tasks.base import IMAGE_OPTIONS, Drawing, Task
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -32,19 +32,7 @@ class VAETask(Task):
     config = TrainConfig
     stored = ModelConfig
     drawings: ClassVar = {"prior": 64, "reconstructions": 64, "traversal": 1, "interpolation": 8}
-    options = frozenset(
-        {
-            "data.name",
-            "data.binarization",
-            "data.validation",
-            "relaxed_temperature",
-            "num_samples",
-            "batch_size",
-            "max_decodes",
-            "num_steps",
-            "split",
-        }
-    )
+    options = IMAGE_OPTIONS | {"num_steps"}
 
     measures_gradient = True
 
