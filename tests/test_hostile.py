@@ -17,6 +17,7 @@ from dvae.cli import _USER_ERRORS, ROOT, compose
 from dvae.config import parse
 from dvae.data.module import ImageDataModule
 from dvae.errors import UserError
+from dvae.runs import resumed, run_in_folder
 from dvae.schemas import RunConfig
 from dvae.tasks import find_task
 from dvae.train import train
@@ -229,6 +230,47 @@ def test_states_that_no_run_goes_on_from(run, tmp_path, data_dir, kind):
         train(config)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "new" / "checkpoints").exists()
+
+
+BROKEN = [b"", b"{", b"a: [", b"\xff\xfe\x00", b"- 1\n- 2", b"a: b: c", b"\x00" * 100]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "environment.json"])
+@pytest.mark.parametrize("content", BROKEN)
+def test_broken_files_of_a_run(run, tmp_path, name, content, data_dir):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "status.json").write_text('{"state": "interrupted", "seconds": 1.0}')
+    (folder / name).write_bytes(content)
+    script = ["resume=last", f"hydra.run.dir={folder}"]
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+
+    def never(config):
+        raise AssertionError("it was to be refused")
+
+    def go_on():
+        arguments = resumed(script, folder.parent)
+        task = [item for item in arguments if not item.startswith("hydra.")]
+        values = compose("train", [*task, f"paths.output_dir={folder}"])
+        run_in_folder(parse(RunConfig, values), never)
+
+    with pytest.raises(UserError) as caught:
+        go_on()
+    assert "\n" not in str(caught.value)
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_broken_configuration_ends_in_one_line(tmp_path):
+    for number, content in enumerate(BROKEN[1:4]):
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        (tmp_path / "experiment" / f"broken{number}.yaml").write_bytes(content)
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config-dir", tmp_path]
+        result = subprocess.run(
+            [*command, f"experiment=broken{number}"], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert result.returncode == 2, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert result.stderr.startswith("error: ")
 
 
 IDX = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"]

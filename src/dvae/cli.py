@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from dvae.config import parse
 from dvae.errors import OtherRunError, PrunedError, UserError, nearest
@@ -32,7 +33,14 @@ CONFIGS = ROOT / "configs"
 """The folder of the configurations."""
 
 EXIT_CODE = 2
-_USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
+_USER_ERRORS = (
+    UserError,
+    HydraException,
+    OmegaConfBaseException,
+    OSError,
+    UnicodeDecodeError,
+    YAMLError,
+)
 
 _EXTRAS = {
     "joblib": "joblib",

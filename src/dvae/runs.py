@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dvae.errors import DivergedError, OtherRunError, PrunedError, UserError
 from dvae.files import lock_folder, remove_parts, write_file, write_json
@@ -242,7 +244,10 @@ def _changed_settings(folder: Path, config: RunConfig) -> str:
     path = folder / "config.yaml"
     if not path.is_file():
         return ""
-    old, new = _flat(_read_yaml(path)), _flat(config.model_dump())
+    content = _read_yaml(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected the configuration of a run, found another content")
+    old, new = _flat(content), _flat(config.model_dump())
     for key in sorted(old.keys() | new.keys()):
         if not key.startswith(_FREE) and old.get(key) != new.get(key):
             return (
@@ -311,11 +316,22 @@ def _overrides(folder: Path) -> list[str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return _read(path, lambda text: dict(json.loads(text)))
 
 
 def _read_yaml(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    return _read(path, lambda text: OmegaConf.to_container(OmegaConf.create(text)))
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+    """What a file of a run holds; nothing where there is none."""
+    try:
+        return parse(path.read_text()) if path.is_file() else {}
+    except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path}: expected the file that a run has written, found another "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def write_csv(path: Path, runs: list[Run]) -> None:
