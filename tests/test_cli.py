@@ -1,9 +1,9 @@
 """The scripts as a user runs them."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -69,9 +69,12 @@ def test_answers_do_not_wait_for_torch():
     for arguments in (["--help"], ["--cfg", "job"]):
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            # What the processor did: another load on the machine must not count.
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             assert _run("train", *arguments).returncode == 0
-            best = min(best, time.perf_counter() - start)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            best = min(best, seconds)
         assert best < 1.5
 
 
