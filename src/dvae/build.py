@@ -46,25 +46,35 @@ __all__ = [
 ]
 
 
-def build_data(config: DataConfig, data_dir: str, seed: int) -> ImageDataModule:
+def build_data(
+    config: DataConfig,
+    data_dir: str,
+    seed: int,
+    kind: type[ImageDataModule] = ImageDataModule,
+) -> ImageDataModule:
     """The images of a configuration, for evaluation."""
-    return ImageDataModule(root=data_dir, seed=seed, **config.model_dump())
+    return kind(root=data_dir, seed=seed, **config.model_dump())
 
 
 def build_stored_data(
-    stored: DataConfig, config: FromCheckpointConfig, seed: int
+    stored: DataConfig,
+    config: FromCheckpointConfig,
+    seed: int,
+    kind: type[ImageDataModule] = ImageDataModule,
 ) -> ImageDataModule:
     """The images of a checkpoint, changed by what the configuration of a script overrides."""
     changed = config.data.model_dump(exclude_none=True)
     if isinstance(config, EvaluateConfig):
         changed["eval_batch_size"] = config.batch_size or 100
-    return build_data(stored.model_copy(update=changed), config.data_dir, seed)
+    return build_data(stored.model_copy(update=changed), config.data_dir, seed, kind)
 
 
-def build_training_data(config: RunConfig, data: DataConfig) -> ImageDataModule:
+def build_training_data(
+    config: RunConfig, data: DataConfig, kind: type[ImageDataModule] = ImageDataModule
+) -> ImageDataModule:
     """The images of a run."""
     options = config.trainer
-    return ImageDataModule(
+    return kind(
         root=config.paths.data_dir,
         seed=config.seed,
         steps_per_call=options.steps_per_call,

@@ -17,9 +17,11 @@ from dvae.distributions import concrete_sample, gumbel_noise, one_hot
 from dvae.errors import UserError
 from dvae.files import write_file
 from dvae.models import VAE
+from dvae.models.semi_supervised import ClassStyleVAE
 from dvae.models.structured import StochasticNetwork, halves
 
 __all__ = [
+    "classes",
     "completions",
     "interpolation_codes",
     "posterior_codes",
@@ -146,6 +148,27 @@ def completions(
         rows.append(torch.cat([upper, network.propagate(upper, draw).sigmoid().float()], -2))
         codes.append(torch.cat(drawn, -1))
     return _grid(torch.cat([*rows, images]), len(images)), torch.stack(codes)
+
+
+@torch.no_grad()
+def classes(
+    model: ClassStyleVAE, styles: int, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A grid of mean images: a row a class, a column a style drawn from its prior.
+
+    Args:
+        model: Draws images of a class and a style.
+        styles: How many columns.
+        generator: Source of the styles.
+
+    Returns:
+        The grid, and the classes in it, (K, styles, 1).
+    """
+    count, device = model.num_classes, model.output_bias.device
+    z = torch.randn(styles, model.style, generator=generator, device=device)
+    codes = torch.arange(count, device=device).view(count, 1, 1).expand(-1, styles, -1)
+    pixel_logits = model.decode(one_hot(codes[..., 0], count), z.expand(count, -1, -1))
+    return _grid(pixel_logits.flatten(0, 1).sigmoid().float(), styles), codes
 
 
 def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:

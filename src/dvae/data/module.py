@@ -135,6 +135,9 @@ class ImageDataModule(TaskData):
 
     def train_dataloader(self) -> BatchGroups:
         """Shuffled batches of one size, several at a time."""
+        return BatchGroups(self._train_loader(), self.steps_per_call)
+
+    def _train_loader(self) -> ImageLoader:
         rank, world_size = self._process()
         sampler = BatchOrder(
             len(self.images("train")),
@@ -147,8 +150,7 @@ class ImageDataModule(TaskData):
             world_size=world_size,
         )
         dynamic = self.binarization == "dynamic"
-        loader = ImageLoader(self.images("train"), sampler, dynamic=dynamic)
-        return BatchGroups(loader, self.steps_per_call)
+        return ImageLoader(self.images("train"), sampler, dynamic=dynamic)
 
     def eval_dataloader(self, split: str) -> ImageLoader:
         """Batches of a split in the order of the file; training images binarized once as well."""

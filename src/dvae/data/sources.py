@@ -12,7 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from dvae.data.bundled import unpack_mnist
 from dvae.errors import UserError
 
-__all__ = ["IMAGE_SHAPE", "SOURCES", "load_images", "read_published_binarization"]
+__all__ = ["IMAGE_SHAPE", "SOURCES", "load_images", "load_labels", "read_published_binarization"]
 
 IMAGE_SHAPE = (1, 28, 28)
 """Channels, height and width of every data set."""
@@ -73,6 +73,20 @@ def load_images(name: str, root: Path, *, train: bool) -> Tensor:
             f"found {images.dtype} {tuple(images.shape)}"
         )
     return images.contiguous()
+
+
+def load_labels(name: str, root: Path, *, train: bool) -> Tensor:
+    """The classes of the images that `load_images` loads, once they have been loaded.
+
+    Args:
+        name: "mnist", "fashion_mnist" or "kmnist".
+        root: The data folder.
+        train: Training or test images.
+
+    Returns:
+        int64 classes in 0 … 9, (M,).
+    """
+    return _IDX_CLASSES[name](root, train=train).targets.long()
 
 
 def _load_omniglot(root: Path, train: bool) -> Tensor:

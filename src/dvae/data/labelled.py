@@ -1,0 +1,207 @@
+"""Images of which a few come with their class."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvae.data.binarize import redraw, to_unit
+from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
+from dvae.data.module import ImageDataModule
+from dvae.data.sources import load_labels
+from dvae.errors import UserError
+from dvae.randomness import keyed_generator, keyed_seed
+
+__all__ = ["LabelledBatch", "LabelledImageDataModule", "draw_labelled"]
+
+# Keys of what else is drawn from a run's seed.
+_WHICH_LABELS, _LABELLED_BATCHES = 1, 2
+
+
+class LabelledBatch(NamedTuple):
+    """Images, the last ones with their classes.
+
+    Attributes:
+        images: float32 in [0, 1], (U + L, 1, 28, 28).
+        indices: Places in the split, (U + L,), int64.
+        labels: Classes of the last L images, (L,), int64.
+    """
+
+    images: Tensor
+    indices: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "LabelledBatch":
+        """The batch on a device; itself where it lies there."""
+        if self.images.device == device:
+            return self
+        return LabelledBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def draw_labelled(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Draws as many images of each class: a pure function of its arguments.
+
+    Args:
+        labels: Classes of all images, (M,).
+        count: How many are drawn, a multiple of the number of classes.
+        seed: Seed of the draw.
+
+    Returns:
+        Indices of the images, (count,), class by class.
+
+    Raises:
+        UserError: If the classes cannot have equal parts of it, or are smaller than that.
+    """
+    sizes = labels.bincount()
+    each, rest = divmod(count, len(sizes))
+    if rest or not 0 < each <= int(sizes.min()):
+        raise UserError(
+            f"data.num_labels: expected a multiple of the {len(sizes)} classes, at most "
+            f"{len(sizes) * int(sizes.min())}, found {count}"
+        )
+    order = torch.randperm(len(labels), generator=keyed_generator(seed, _WHICH_LABELS))
+    return torch.cat([order[labels[order] == c][:each] for c in range(len(sizes))])
+
+
+class _Mixed:
+    """Iterates over batches without labels, to which labelled images are added.
+
+    Args:
+        loader: The batches without labels.
+        images: The labelled images, uint8.
+        indices: Their places in the split.
+        labels: Their classes.
+        size: How many of them are drawn for a batch, without replacement, keyed as the batch.
+        dynamic: Draws binary images anew for each batch.
+    """
+
+    def __init__(
+        self,
+        loader: ImageLoader,
+        images: Tensor,
+        indices: Tensor,
+        labels: Tensor,
+        size: int,
+        dynamic: bool,
+    ) -> None:
+        self.sampler: BatchOrder = loader.sampler
+        self._loader = loader
+        self._images = images
+        self._indices = indices
+        self._labels = labels
+        self._size = size
+        self._dynamic = dynamic
+
+    def batches(self, start: int = 0) -> Iterator[LabelledBatch]:
+        """The batches of an epoch from one of them on."""
+        device = self._images.device
+        generator = torch.Generator(device)
+        for number, batch in enumerate(self._loader.batches(start), start):
+            seed = keyed_seed(*self.sampler.key(number), _LABELLED_BATCHES)
+            order = torch.randperm(len(self._labels), generator=keyed_generator(seed))
+            chosen = order[: self._size].to(device)
+            images = self._images[chosen]
+            images = (
+                redraw(images, generator.manual_seed(seed)) if self._dynamic else to_unit(images)
+            )
+            yield LabelledBatch(
+                torch.cat([batch.images, images]),
+                torch.cat([batch.indices, self._indices[chosen]]),
+                self._labels[chosen],
+            )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class _Labelled:
+    """Iterates over batches of which every image has its label.
+
+    Args:
+        loader: The batches.
+        labels: Classes of all images of the split.
+    """
+
+    def __init__(self, loader: ImageLoader, labels: Tensor) -> None:
+        # As in `ImageLoader`.
+        self.sampler = loader.sampler
+        self.batch_sampler = None
+        self._loader = loader
+        self._labels = labels
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        for images, indices in self._loader:
+            yield LabelledBatch(images, indices, self._labels[indices])
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class LabelledImageDataModule(ImageDataModule):
+    """Training images, a few of them with labels; all labels of validation and test.
+
+    A training batch has `batch_size` images without their labels, from all training images, and
+    `labelled_batch_size` of the labelled ones.
+
+    Args:
+        *args: See `ImageDataModule`.
+        num_labels: Labelled images, as many of each class, drawn by the seed.
+        labelled_batch_size: How many of them are in a training batch, over all processes together;
+            all where there are fewer.
+        **options: See `ImageDataModule`.
+
+    Raises:
+        UserError: If a value is out of range or the data cannot be had.
+    """
+
+    def __init__(
+        self, *args: Any, num_labels: int = 100, labelled_batch_size: int = 100, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.num_labels = num_labels
+        self.labelled_batch_size = labelled_batch_size
+
+    def labels(self, split: str) -> Tensor:
+        """Classes of the images of a split, int64, (M,), where the images lie."""
+        images = self.images(split)
+        training = split == "train" or (split == "val" and self.validates)
+        labels = load_labels(self.source, Path(self.root), train=training)
+        if training and self.validates:
+            held_out = len(labels) - self.validation
+            labels = labels[:held_out] if split == "train" else labels[held_out:]
+        return labels.to(images.device)
+
+    def labelled(self) -> Tensor:
+        """Indices of the labelled training images, (num_labels,)."""
+        return draw_labelled(self.labels("train").cpu(), self.num_labels, self.seed)
+
+    def train_dataloader(self) -> BatchGroups:
+        """Batches of images without labels, each with some that have one."""
+        images, labels = self.images("train"), self.labels("train")
+        chosen = self.labelled().to(images.device)
+        _, world_size = self._process()
+        mixed = _Mixed(
+            self._train_loader(),
+            images[chosen],
+            chosen,
+            labels[chosen],
+            max(1, self.labelled_batch_size // world_size),
+            self.binarization == "dynamic",
+        )
+        return BatchGroups(mixed, self.steps_per_call)
+
+    def eval_dataloader(self, split: str) -> Any:
+        """Batches of a split with all labels, in the order of the file."""
+        return _Labelled(super().eval_dataloader(split), self.labels(split))
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Moves what is not there yet."""
+        return [one.to(device) for one in batch] if isinstance(batch, list) else batch.to(device)
+
+    def _fixed(self, images: Tensor, split: str) -> Tensor:
+        # The published binarization comes without labels.
+        return self._binarize_once(images, split)
