@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dvae.errors import UserError
-from dvae.schemas import TrainConfig
 
 __all__ = ["KINDS", "Case", "work"]
 
@@ -23,11 +22,11 @@ _PROFILED_OPERATORS = 25
 
 @dataclass(frozen=True)
 class Case:
-    """What a process times: a kind, and overrides of `scripts/train.py`."""
+    """What a process times: a kind, and a configuration of `scripts/train.py`, of any task."""
 
     name: str
     kind: str
-    config: TrainConfig
+    config: Any
     profile: bool
 
 

@@ -20,6 +20,6 @@ def deform(images: Tensor, strength: float) -> Tensor:
         Images of that shape, by bilinear interpolation.
     """
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype)
-    maps = identity + strength * torch.randn(len(images), 2, 3).to(images)
+    maps = identity + strength * torch.randn_like(identity.expand(len(images), -1, -1))
     grid = nn.functional.affine_grid(maps, list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, align_corners=False)

@@ -41,7 +41,10 @@ class SemiSupervisedModule(CodeModule):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("elbo", "relaxed_elbo", "cross_entropy")
-    units: ClassVar[Mapping[str, str]] = CodeModule.units | {"accuracy": "% of images"}
+    units: ClassVar[Mapping[str, str]] = {
+        **CodeModule.units,
+        "accuracy": "% of images",
+    }
 
     def __init__(
         self,
