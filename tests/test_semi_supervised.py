@@ -222,9 +222,9 @@ def _config(tmp_path, data_dir, *overrides):
 @pytest.mark.parametrize(
     "option",
     [
-        "estimator=exact temperature=none",
-        "estimator=rloo temperature=none",
-        "estimator=gumbel_softmax temperature=cosine",
+        "estimator=exact",
+        "estimator=rloo",
+        "estimator=gumbel_softmax temperature=constant",
         "model.classifier=mlp model.normalization=layer",
         "model.num_classes=30 data.binarization=dynamic",
         "data.binarization=fixed objective.deformation=0.0",
@@ -243,7 +243,7 @@ def test_every_option_trains(tmp_path, data_dir, option):
     ("overrides", "message"),
     [
         (["model.num_classes=9"], "model.num_classes"),
-        (["estimator=exact"], "temperature: expected none"),
+        (["estimator=exact", "temperature=constant"], "temperature: expected none"),
         (["data.name=omniglot"], "data.name"),
         (["callbacks.gradient_snr=5"], "callbacks.gradient_snr: expected null"),
         (["objective=elbo"], "objective.name: expected one of 'labels'"),
