@@ -70,7 +70,7 @@ class ActorCritic(nn.Module):
         *,
         hidden: list[int],
         discount: float = 0.99,
-        entropy_weight: float = 0.05,
+        entropy_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_observations = num_observations
