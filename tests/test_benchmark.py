@@ -73,7 +73,7 @@ def test_every_case_of_the_suites_composes(tmp_path, data_dir, path):
         compose("benchmark", [f"suite={path.stem}", f"paths.output_dir={tmp_path}"]),
     )
     # What a suite says takes the place of the script's own.
-    assert config.steps == {"evaluation": 4}.get(path.stem, 200)
+    assert config.steps == {"evaluation": 4, "marginalization": 20}.get(path.stem, 200)
     assert len({_case(name, config, tmp_path).name for name in config.cases}) == len(config.cases)
 
 

@@ -3,7 +3,7 @@ import pytest
 from dvae.cli import CONFIGS, compose
 from dvae.config import nearest, parse
 from dvae.errors import UserError
-from dvae.schemas import EvaluateConfig, SampleConfig, TrainConfig
+from dvae.schemas import EvaluateConfig, RunConfig, SampleConfig, TrainConfig
 
 GROUPS = ["data", "model", "prior", "estimator", "temperature", "objective", "optimizer", "trainer"]
 OPTIONS = [
@@ -17,12 +17,20 @@ OPTIONS = [
 COMPANIONS = {
     "estimator=exact": ["model.num_latents=4", "model.num_categories=8", "objective.num_samples=1"],
     "temperature=none": ["estimator=zgr"],
+    "data=episodes": ["task=policy"],
+    "data=labelled_mnist": ["task=semi_supervised"],
+    "model=actor_critic": ["task=policy"],
+    "model=class_style": ["task=semi_supervised"],
+    "model=stochastic": ["task=structured_prediction"],
+    "objective=labels": ["task=semi_supervised"],
+    "objective=likelihood": ["task=structured_prediction"],
 }
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes(make_config, option):
-    make_config(option, *COMPANIONS.get(option, []))
+def test_every_option_composes(option):
+    own = ["paths.data_dir=data", "paths.output_dir=run"]
+    parse(RunConfig, compose("train", [option, *COMPANIONS.get(option, []), *own]))
 
 
 @pytest.mark.parametrize(
