@@ -75,7 +75,7 @@ def test_answers_do_not_wait_for_torch():
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             best = min(best, seconds)
-        assert best < 1.5
+        assert best < 2.5
 
 
 def test_help_lists_the_groups():

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,17 +29,21 @@ FORMAT = 1
 """Version of the content of checkpoints; those from before it was counted have none."""
 _LOADER = {"done": 0, "size": 1, "batches": 1}
 """What the state of a `dvae.data.loader.BatchGroups` looks like."""
+_MOST = 2**53
+"""No run counts as far."""
 _MALFORMED = (
     ArithmeticError,
     AssertionError,
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
     ValueError,
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -67,7 +73,8 @@ class CheckpointFiles(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Reads a checkpoint, as `load_checkpoint` of this module does."""
-        return load_checkpoint(path)
+        # What is checked to fit needs none of Lightning's migrations, and names no version to them.
+        return load_checkpoint(path) | {"pytorch-lightning_version": pl.__version__}
 
 
 def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]:
@@ -85,11 +92,11 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
             numbers that are not finite.
     """
     try:
-        # Torch reads the tensors of a damaged archive as if nothing were wrong.
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"wrong checksum of {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        with warnings.catch_warnings():
+            # What torch remarks on files that it then refuses.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _MALFORMED as error:
         raise UserError(
             f"{key}: expected a checkpoint of tensors and plain values, found {path} "
@@ -110,6 +117,16 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
         if not value.isfinite().all():
             raise UserError(f"{key}: expected finite weights in {path}, found others in {name}")
     return content
+
+
+def _check_archive(path: str | Path) -> None:
+    """Refuses an archive that is damaged, or that could hold more than its size."""
+    with zipfile.ZipFile(path) as archive:
+        if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+            raise ValueError("compressed")
+        # Torch reads the tensors of a damaged archive as if nothing were wrong.
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
 
 
 def _is_plain(value: Any) -> bool:
@@ -205,8 +222,10 @@ def check_resumable(
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if (found := content["callbacks"].get(callback.state_key)) is not None:
                 _check_alike(callback.state_dict(), found)
-        if content["lr_schedulers"] != [] or not isinstance(content["global_step"], int):
-            raise ValueError("lr_schedulers, global_step")
+        counts = {"global_step": content["global_step"], "skipped": content.get("skipped", 0)}
+        _check_alike(dict.fromkeys(counts, 0), counts, "counts")
+        if content["lr_schedulers"] != []:
+            raise ValueError("lr_schedulers")
     except _MALFORMED as error:
         if isinstance(error, UserError):
             raise
@@ -250,5 +269,7 @@ def _check_alike(expected: Any, found: Any, key: str = "loops") -> None:
     elif expected is None or found is None:
         if not isinstance(found if expected is None else expected, int | float | None):
             raise ValueError(key)
-    elif type(found) is not type(expected) or (isinstance(found, int) and found < 0):
+    elif type(found) is not type(expected):
+        raise ValueError(key)
+    elif isinstance(found, int) and not 0 <= found < _MOST:
         raise ValueError(key)
