@@ -269,7 +269,5 @@ def _check_alike(expected: Any, found: Any, key: str = "loops") -> None:
     elif expected is None or found is None:
         if not isinstance(found if expected is None else expected, int | float | None):
             raise ValueError(key)
-    elif type(found) is not type(expected):
-        raise ValueError(key)
-    elif isinstance(found, int) and not 0 <= found < _MOST:
+    elif type(found) is not type(expected) or (isinstance(found, int) and not 0 <= found < _MOST):
         raise ValueError(key)
