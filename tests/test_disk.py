@@ -116,4 +116,5 @@ def test_long_runs_neither_grow_nor_leave_files_open(make_config):
     train(make_config(*SMALL, "trainer.max_epochs=120", "callbacks=none"), [Measure()])
     (rss, files), (rss_later, files_later) = measured[30], measured[119]
     assert rss_later < 1.02 * rss
-    assert files_later == files
+    # What earlier runs left may be closed meanwhile.
+    assert files_later <= files
