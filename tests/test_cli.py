@@ -80,7 +80,11 @@ def test_answers_do_not_wait_for_torch():
 
 def test_help_lists_the_groups():
     text = _run("train", "--help").stdout
-    for line in ("estimator: exact, gapped_st, gumbel_rao", "model: conv, mlp", "seed: 0"):
+    for line in (
+        "estimator: exact, gapped_st, gumbel_rao",
+        "model: actor_critic, class_style, conv, mlp",
+        "seed: 0",
+    ):
         assert line in text
 
 
