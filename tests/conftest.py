@@ -11,8 +11,9 @@ from dvae.config import parse
 from dvae.models import VAE
 from dvae.schemas import TrainConfig
 
-# Small layers gain nothing from more threads, and results do not depend on their number.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Tests run beside each other, a process a core: neither they nor what they start need more threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

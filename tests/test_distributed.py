@@ -13,7 +13,9 @@ from hydra.types import RunMode
 
 from dvae.cli import ROOT, compose
 from dvae.config import parse
+from dvae.data.episodes import EpisodeData
 from dvae.data.loader import BatchOrder
+from dvae.data.module import ImageDataModule
 from dvae.distributed import check_processes
 from dvae.errors import UserError
 from dvae.evaluate import evaluate
@@ -55,8 +57,11 @@ def test_one_set_of_files_is_written(run):
     names = {path.name for path in run[0].iterdir() if "tfevents" not in path.name}
     assert names == {
         ".hydra",
+        ".lock",
         "checkpoints",
+        "code_usage.png",
         "config.yaml",
+        "environment.json",
         "hparams.yaml",
         "metrics.json",
         "reconstructions.png",
@@ -113,10 +118,15 @@ def test_each_image_is_seen_once_an_epoch_and_no_noise_twice():
     ]
 
 
-def test_a_batch_is_shared_out_evenly(make_config):
-    check_processes(make_config("data.batch_size=128"), 2)
+def test_a_batch_is_shared_out_evenly():
+    ImageDataModule(batch_size=128).check_processes(2)
     with pytest.raises(UserError, match="data.batch_size: expected a multiple of the 2 processes"):
-        check_processes(make_config("data.batch_size=129"), 2)
+        ImageDataModule(batch_size=129).check_processes(2)
+
+
+def test_other_tasks_run_in_one_process():
+    with pytest.raises(UserError, match="trainer.devices: expected 1 with this task, found 2"):
+        EpisodeData(1, 2, 2).check_processes(2)
 
 
 def _hydra(monkeypatch, mode, *overrides):
@@ -130,18 +140,18 @@ def _hydra(monkeypatch, mode, *overrides):
 def test_a_sweep_starts_no_processes(make_config, monkeypatch):
     _hydra(monkeypatch, RunMode.MULTIRUN)
     with pytest.raises(UserError, match="trainer.devices: expected 1 in a sweep"):
-        check_processes(make_config("trainer=ddp"), 2)
+        check_processes(make_config("trainer=ddp"))
     # Processes that the launcher has started are another matter.
     monkeypatch.setenv("SLURM_PROCID", "0")
-    check_processes(make_config("trainer=ddp"), 2)
+    check_processes(make_config("trainer=ddp"))
 
 
 def test_processes_started_together_need_one_folder(make_config, monkeypatch):
     _hydra(monkeypatch, RunMode.RUN)
-    check_processes(make_config("trainer=ddp"), 2)
+    check_processes(make_config("trainer=ddp"))
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(UserError, match="hydra.run.dir: expected one folder"):
-        check_processes(make_config("trainer=ddp"), 2)
+        check_processes(make_config("trainer=ddp"))
     _hydra(monkeypatch, RunMode.RUN, "hydra.run.dir=here")
     monkeypatch.setenv("RANK", "1")
-    check_processes(make_config("trainer=ddp"), 2)
+    check_processes(make_config("trainer=ddp"))

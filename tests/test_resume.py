@@ -86,6 +86,13 @@ def undisturbed(tmp_path_factory, data_dir):
     return ends
 
 
+def test_the_last_checkpoint_knows_the_best(undisturbed):
+    """Cut off right after it was written, a run has to find what was best by then."""
+    for kind, (end, _) in undisturbed.items():
+        scores = [value for key, value in end.items() if str(key).endswith("key='score'))")]
+        assert scores == [end["val/elbo"]] * 2, kind
+
+
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, number):
     kind = list(KINDS)[number % len(KINDS)]

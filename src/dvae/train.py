@@ -64,8 +64,9 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     module = task.module(config, data)
     last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
     best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
-    keep: list[Callback] = [LastCheckpoint(last, config.trainer.save_every)]
-    keep += [best] if best else []
+    # In this order: a run goes on knowing the best, wherever between the two it is cut off.
+    keep: list[Callback] = [best] if best else []
+    keep.append(LastCheckpoint(last, config.trainer.save_every))
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
     others = [*keep, *callbacks]
