@@ -1,7 +1,7 @@
 """Times a training step, case by case: `python scripts/benchmark.py`."""
 
 from dvae.cli import run
-from dvae.schemas import BenchmarkConfig
+from dvae.script_schemas import BenchmarkConfig
 
 
 def main(config: BenchmarkConfig) -> None:

@@ -1,7 +1,7 @@
 """Evaluates a checkpoint: `python scripts/evaluate.py checkpoint=PATH [key=value]`."""
 
 from dvae.cli import run
-from dvae.schemas import EvaluateConfig
+from dvae.script_schemas import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:

@@ -1,7 +1,7 @@
 """Compares gradient estimators with the exact gradient: `python scripts/gradients.py`."""
 
 from dvae.cli import run
-from dvae.schemas import GradientsConfig
+from dvae.script_schemas import GradientsConfig
 
 
 def main(config: GradientsConfig) -> None:

@@ -1,7 +1,7 @@
 """Draws pictures from a checkpoint: `python scripts/sample.py checkpoint=PATH what=prior`."""
 
 from dvae.cli import run
-from dvae.schemas import SampleConfig
+from dvae.script_schemas import SampleConfig
 
 
 def main(config: SampleConfig) -> None:

@@ -8,7 +8,7 @@ from dvae.benchmark import benchmark
 from dvae.cli import CONFIGS, compose
 from dvae.config import parse
 from dvae.errors import UserError
-from dvae.schemas import BenchmarkConfig
+from dvae.script_schemas import BenchmarkConfig
 
 CPU = torch.device("cpu")
 

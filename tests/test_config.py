@@ -3,7 +3,8 @@ import pytest
 from dvae.cli import CONFIGS, compose
 from dvae.config import nearest, parse
 from dvae.errors import UserError
-from dvae.schemas import EvaluateConfig, RunConfig, SampleConfig, TrainConfig
+from dvae.schemas import RunConfig, TrainConfig
+from dvae.script_schemas import EvaluateConfig, SampleConfig
 
 GROUPS = ["data", "model", "prior", "estimator", "temperature", "objective", "optimizer", "trainer"]
 OPTIONS = [

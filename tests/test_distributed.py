@@ -19,7 +19,7 @@ from dvae.data.module import ImageDataModule
 from dvae.distributed import check_processes
 from dvae.errors import UserError
 from dvae.evaluate import evaluate
-from dvae.schemas import EvaluateConfig
+from dvae.script_schemas import EvaluateConfig
 from dvae.train import train
 
 # A number of validation images that neither batches nor processes divide.

@@ -13,7 +13,7 @@ from dvae.distributions import all_codes, one_hot
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS, Exact
 from dvae.gradients import compare, draws, signal_to_noise
-from dvae.schemas import GradientsConfig
+from dvae.script_schemas import GradientsConfig
 
 
 @pytest.fixture

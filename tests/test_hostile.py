@@ -17,7 +17,8 @@ from dvae.cli import _USER_ERRORS, ROOT, compose
 from dvae.config import parse
 from dvae.data.module import ImageDataModule
 from dvae.errors import UserError
-from dvae.runs import resumed, run_in_folder
+from dvae.resume import resumed
+from dvae.runs import run_in_folder
 from dvae.schemas import RunConfig
 from dvae.tasks import find_task
 from dvae.train import train

@@ -15,7 +15,8 @@ from dvae.evaluate import evaluate
 from dvae.layers import GumbelSoftmax
 from dvae.models.policy import ActorCritic, Transitions
 from dvae.sample import sample
-from dvae.schemas import EvaluateConfig, RunConfig, SampleConfig
+from dvae.schemas import RunConfig
+from dvae.script_schemas import EvaluateConfig, SampleConfig
 from dvae.train import train
 
 pytest.importorskip("gymnasium")

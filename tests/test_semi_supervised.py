@@ -23,7 +23,8 @@ from dvae.modules.semi_supervised import SemiSupervisedModule
 from dvae.networks import MLPEncoder
 from dvae.randomness import ImageStreams
 from dvae.sample import sample
-from dvae.schemas import EvaluateConfig, RunConfig, SampleConfig
+from dvae.schemas import RunConfig
+from dvae.script_schemas import EvaluateConfig, SampleConfig
 from dvae.train import train
 
 K, D = 3, 1

@@ -19,7 +19,8 @@ from dvae.modules.base import Evaluation
 from dvae.modules.structured_prediction import StructuredPredictionModule
 from dvae.randomness import ImageStreams
 from dvae.sample import sample
-from dvae.schemas import EvaluateConfig, RunConfig, SampleConfig
+from dvae.schemas import RunConfig
+from dvae.script_schemas import EvaluateConfig, SampleConfig
 from dvae.train import train
 
 N, K = 2, 3

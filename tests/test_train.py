@@ -13,7 +13,8 @@ from dvae.config import parse
 from dvae.errors import UserError
 from dvae.evaluate import evaluate
 from dvae.sample import sample
-from dvae.schemas import EvaluateConfig, SampleConfig, TrainConfig
+from dvae.schemas import TrainConfig
+from dvae.script_schemas import EvaluateConfig, SampleConfig
 from dvae.train import train
 
 SMALL = ["debug=fast", "model.hidden=[16]", "data.eval_batch_size=50"]

@@ -23,7 +23,8 @@ from dvae.cli import compose
 from dvae.config import parse
 from dvae.errors import UserError
 from dvae.files import write_json
-from dvae.schemas import BenchmarkConfig, RunConfig, TrainConfig
+from dvae.schemas import RunConfig, TrainConfig
+from dvae.script_schemas import BenchmarkConfig
 
 __all__ = ["Timing", "benchmark"]
 

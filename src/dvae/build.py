@@ -21,9 +21,7 @@ from dvae.schemas import (
     Adam,
     ConstantTemperature,
     Conv,
-    EvaluateConfig,
     ExponentialTemperature,
-    FromCheckpointConfig,
     ModelConfig,
     NoTemperature,
     RunConfig,
@@ -31,6 +29,7 @@ from dvae.schemas import (
     TrainConfig,
 )
 from dvae.schemas import Data as DataConfig
+from dvae.script_schemas import EvaluateConfig, FromCheckpointConfig
 
 __all__ = [
     "build_beta",

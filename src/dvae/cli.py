@@ -22,7 +22,8 @@ from yaml import YAMLError
 
 from dvae.config import parse
 from dvae.errors import OtherRunError, PrunedError, UserError, nearest
-from dvae.runs import record, resumed
+from dvae.resume import resumed
+from dvae.runs import record
 from dvae.schemas import AnySchema
 
 __all__ = ["CONFIGS", "ROOT", "compose", "run"]

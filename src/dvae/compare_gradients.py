@@ -18,7 +18,8 @@ from dvae.estimators import ESTIMATORS
 from dvae.gradients import Quality, compare, plot, write_csv
 from dvae.models import VAE
 from dvae.modules.vae import VAEModule
-from dvae.schemas import GradientsConfig, ModelConfig, TrainConfig
+from dvae.schemas import ModelConfig, TrainConfig
+from dvae.script_schemas import GradientsConfig
 
 __all__ = ["compare_gradients"]
 
@@ -80,7 +81,7 @@ def _table(results: list[Quality]) -> Table:
     table = Table(
         title="Gradient of the distortion, relative to the exact one", title_justify="left"
     )
-    table.add_column("estimator")
+    table.add_column("estimator", no_wrap=True)
     for name in ("temperature", "bias", "± s.e.", "variance", "cosine", "µs a call"):
         table.add_column(name, justify="right")
     for r in results:

@@ -14,13 +14,11 @@ from dvae.schemas import (
     NO_TEMPERATURE,
     AnnealedTemperature,
     AnySchema,
-    BenchmarkConfig,
     ExponentialTemperature,
-    FromCheckpointConfig,
-    GradientsConfig,
     NoTemperature,
     RunConfig,
 )
+from dvae.script_schemas import BenchmarkConfig, FromCheckpointConfig, GradientsConfig
 from dvae.tasks import find_task
 
 __all__ = ["parse"]

@@ -11,7 +11,7 @@ from dvae.devices import resolve_device, tune_process
 from dvae.files import write_json
 from dvae.modules.base import Evaluation
 from dvae.report import latents_table, metrics_table
-from dvae.schemas import EvaluateConfig
+from dvae.script_schemas import EvaluateConfig
 from dvae.tasks import find_task
 
 __all__ = ["evaluate"]

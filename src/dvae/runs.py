@@ -10,7 +10,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ __all__ = [
     "Run",
     "find_runs",
     "is_first_process",
+    "overrides_of",
     "record",
-    "resumed",
     "run_in_folder",
     "write_csv",
 ]
@@ -129,63 +129,6 @@ def _run_in_folder(
     return metrics.get(monitor)
 
 
-def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
-    """Spells `resume=` out: the settings of the run that is to go on, its folder, its checkpoint.
-
-    `resume=last` is the run in `hydra.run.dir` where that is given, and the one that has saved last
-    otherwise. `resume=PATH` is a run's folder, or one of its checkpoints. Settings that are given
-    besides take the place of the run's own. A run that was cut off before its first checkpoint
-    begins anew.
-
-    Args:
-        arguments: The command line without the program's name.
-        runs: The folder of all runs.
-
-    Returns:
-        The arguments with the run's own before them; unchanged where there is no `resume=`.
-
-    Raises:
-        UserError: If there is no such run, or many runs would go on from it.
-    """
-    given = {key.lstrip("+~"): text for key, _, text in (item.partition("=") for item in arguments)}
-    target = given.get("resume", "null").strip("'\"")
-    if target == "null":
-        return list(arguments)
-    if {"-m", "--multirun", "hydra.mode", "sweep"} & given.keys():
-        raise UserError(
-            f"resume: expected no sweep, which goes on with hydra.sweep.dir=PATH, found {target}"
-        )
-    named = given.get("hydra.run.dir", "").strip("'\"")
-    path = Path(target)
-    if target == "last":
-        path = Path(named) if named else _newest(runs)
-    path = path.absolute()
-    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    folder = checkpoint.parent.parent
-    saved = [f"hydra.run.dir={_quoted(folder)}", *_overrides(folder)]
-    own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
-    others = [item for item in arguments if not item.startswith("resume=")]
-    begun = path.is_dir() and (path / "status.json").is_file()
-    if begun and not checkpoint.is_file():
-        return [*own, *others]
-    return [*own, *others, f"resume={_quoted(checkpoint)}"]
-
-
-def _newest(runs: Path) -> Path:
-    """The folder of the run that has saved last."""
-    saved = runs.glob("*/checkpoints/last.ckpt")
-    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise UserError(f"resume: expected a run with a checkpoint in {runs}, found none")
-    return newest.parent.parent
-
-
-def _quoted(path: Path) -> str:
-    """A path as Hydra reads it: names of runs hold commas and equals signs."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
-
-
 def record(
     folder: Path,
     error: BaseException | None = None,
@@ -274,7 +217,7 @@ def find_runs(path: Path) -> list[Run]:
 def _read_run(folder: Path) -> Run:
     status = _read_json(folder / "status.json")
     metrics = _read_json(folder / "metrics.json")
-    items = (item.partition("=") for item in _overrides(folder))
+    items = (item.partition("=") for item in overrides_of(folder))
     # The preset of a sweep and a checkpoint say nothing about what a run is.
     overrides = {k.lstrip("+"): v for k, _, v in items if k not in ("+sweep", "resume")}
     config = _read_yaml(folder / "config.yaml")
@@ -309,7 +252,7 @@ def _alive(status: dict[str, Any]) -> bool:
     return True
 
 
-def _overrides(folder: Path) -> list[str]:
+def overrides_of(folder: Path) -> list[str]:
     """What a run was started with: Hydra also keeps what it was refused to go on with."""
     started = _read_json(folder / "environment.json")
     return started.get("overrides") or list(_read_yaml(folder / ".hydra" / "overrides.yaml"))

@@ -10,7 +10,7 @@ from dvae.checkpoint import load_module
 from dvae.devices import resolve_device
 from dvae.files import write_file
 from dvae.randomness import keyed_generator
-from dvae.schemas import SampleConfig
+from dvae.script_schemas import SampleConfig
 from dvae.tasks import find_task
 from dvae.visualize import save_film, save_image
 

@@ -39,9 +39,12 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
         figure, axes = plt.subplots(
             1, len(panels), figsize=(5 * len(panels), 4.5), layout="constrained", squeeze=False
         )
+        means = [setting.mean(setting.selected_by) for setting in settings]
+        finite = [mean for mean in means if not math.isnan(mean)] or [0.0]
+        limits = min(finite), max(finite)
         for axis, (name, group) in zip(axes[0], panels.items(), strict=True):
             if panels is groups:
-                _heat_map(axis, name, group, x, y)
+                _heat_map(axis, name, group, x, y, limits)
             else:
                 _line(axis, settings, name, linestyle="none")
     else:
@@ -76,15 +79,29 @@ def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any)
     axis.grid(alpha=0.3)
 
 
-def _heat_map(axis: Any, name: str, settings: Sequence[Setting], x: str, y: str) -> None:
+def _heat_map(
+    axis: Any,
+    name: str,
+    settings: Sequence[Setting],
+    x: str,
+    y: str,
+    limits: tuple[float, float],
+) -> None:
+    """Means over two keys; panels share the limits of their colours."""
     columns, rows = (sorted({float(s.values[key]) for s in settings}) for key in (x, y))
     cells = [[math.nan] * len(columns) for _ in rows]
     for setting in settings:
         column = columns.index(float(setting.values[x]))
         row = rows.index(float(setting.values[y]))
         cells[row][column] = setting.mean(setting.selected_by)
-        axis.text(column, row, f"{cells[row][column]:.1f}", ha="center", va="center", color="w")
-    image = axis.imshow(cells, origin="lower", aspect="auto", cmap="viridis")
+    low, high = limits
+    image = axis.imshow(cells, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
+    for row, values in enumerate(cells):
+        for column, value in enumerate(values):
+            if not math.isnan(value):
+                # The upper end of the colours is a bright yellow.
+                color = "w" if image.norm(value) < 0.7 else "k"
+                axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=color)
     axis.figure.colorbar(image, ax=axis, label=_label(settings))
     axis.set(xlabel=x, ylabel=y, title=name)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])

@@ -12,7 +12,8 @@ from dvae.data.labelled import LabelledBatch
 from dvae.distributions import log_softmax, one_hot, sample_categorical
 from dvae.metrics import CodeUsage
 from dvae.models.semi_supervised import ClassStyleVAE
-from dvae.modules.base import CodeModule, Evaluation, Training
+from dvae.modules.base import Evaluation, Training
+from dvae.modules.codes import CodeModule
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.visualize import classes
 

@@ -19,7 +19,8 @@ from dvae.distributions import (
 )
 from dvae.metrics import CodeUsage
 from dvae.models.structured import StochasticNetwork, halves
-from dvae.modules.base import CodeModule, Evaluation, Training
+from dvae.modules.base import Evaluation, Training
+from dvae.modules.codes import CodeModule
 from dvae.randomness import ImageStreams
 from dvae.visualize import completions
 

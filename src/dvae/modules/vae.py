@@ -18,7 +18,8 @@ from dvae.distributions import (
 )
 from dvae.metrics import CodeUsage, MutualInformation
 from dvae.models import VAE
-from dvae.modules.base import CodeModule, Evaluation, Training
+from dvae.modules.base import Evaluation, Training
+from dvae.modules.codes import CodeModule
 from dvae.objectives import ELBO, Objective
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.schedules import Constant, Schedule

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dvae.errors import UserError, nearest
-from dvae.schemas import EvaluateConfig, FromCheckpointConfig, RunConfig, SampleConfig, StoredConfig
+from dvae.schemas import RunConfig, StoredConfig
+from dvae.script_schemas import EvaluateConfig, FromCheckpointConfig, SampleConfig
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -9,14 +9,12 @@ from pydantic import Field
 from dvae.errors import UserError
 from dvae.schemas import (
     Count,
-    EvaluateConfig,
-    FromCheckpointConfig,
     NonNegative,
     RunConfig,
-    SampleConfig,
     Schema,
     StoredConfig,
 )
+from dvae.script_schemas import EvaluateConfig, FromCheckpointConfig, SampleConfig
 from dvae.tasks.base import Drawing, Task
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ from dvae.errors import UserError
 from dvae.schemas import (
     Count,
     Data,
-    FromCheckpointConfig,
     NonNegative,
     RunConfig,
-    SampleConfig,
     Schema,
     StoredConfig,
 )
+from dvae.script_schemas import FromCheckpointConfig, SampleConfig
 from dvae.tasks.base import Drawing, Task
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from dvae.schemas import (
     SCORE_FUNCTIONS,
     Count,
     Data,
-    FromCheckpointConfig,
     RunConfig,
-    SampleConfig,
     Schema,
     StoredConfig,
 )
+from dvae.script_schemas import FromCheckpointConfig, SampleConfig
 from dvae.tasks.base import IMAGE_OPTIONS, Drawing, Task
 
 if TYPE_CHECKING:

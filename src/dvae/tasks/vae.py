@@ -8,12 +8,11 @@ from dvae.errors import UserError
 from dvae.schemas import (
     MAX_ENUMERATION,
     SCORE_FUNCTIONS,
-    FromCheckpointConfig,
     ModelConfig,
     Reinforce,
-    SampleConfig,
     TrainConfig,
 )
+from dvae.script_schemas import FromCheckpointConfig, SampleConfig
 from dvae.tasks.base import IMAGE_OPTIONS, Drawing, Task
 
 if TYPE_CHECKING:
