@@ -58,7 +58,7 @@ def test_the_critics_goal(terminated):
         soft = sum(p * (min(v[k] for v in values) - 0.2 * p.log()) for k, p in enumerate(policy))
         goal = r + 0.9 * (1 - end) * soft
         errors += [(critic(s)[a] - goal) ** 2 for critic in model.critics]
-    assert model.critic_loss(batch).item() == pytest.approx(float(sum(errors)) / len(errors))
+    assert model.critic_loss(batch).item() == pytest.approx(sum(errors).item() / len(errors))
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "reinmax", "reinforce", "rloo"])
