@@ -22,6 +22,14 @@ def _run(script, *arguments, **options):
     [
         ("train", ["optimizer.lrr=1"], "optimizer.lrr: no such key; did you mean optimizer.lr?"),
         ("train", ["train.lrr=1"], "train.lrr: no such key; did you mean optimizer.lr?"),
+        ("train", ["lr=1e-3"], "lr: no such key; did you mean optimizer.lr?"),
+        ("train", ["epochs=5"], "epochs: no such key; did you mean trainer.max_epochs?"),
+        ("train", ["sweep=temperature"], "sweep: no such key; a preset is added with +sweep=…"),
+        ("train", ["-m", "task=vae,policy", "lrr=1"], "lrr: no such key; did you mean"),
+        ("train", ["paths.output_dir="], "output_dir: expected at least 1 character, found ''"),
+        ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
+        ("evaluate", ["task=vae"], "task: no such key"),
+        ("evaluate", ["checkpoint=a=1,b=[2]/x"], "expected a file, found nothing at a=1,b=[2]/x"),
         ("train", ["estimater=x"], "estimater: no such key; did you mean estimator?"),
         (
             "train",
@@ -112,6 +120,14 @@ def test_multirun_writes_one_folder_a_run(tmp_path, data_dir):
             )
     values = {json.loads((folder / "metrics.json").read_text())["val/elbo"] for folder in folders}
     assert len(values) == 4
+
+
+def test_a_schedule_alone_is_drawn(tmp_path):
+    result = _run(
+        "schedule", "task=policy", "estimator=zgr", "temperature=none", f"hydra.run.dir={tmp_path}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "schedule.png").stat().st_size > 0
 
 
 def test_schedule_prints_a_table_and_a_plot(tmp_path, data_dir):

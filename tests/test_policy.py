@@ -10,7 +10,7 @@ import torch
 from dvae.cli import compose
 from dvae.config import parse
 from dvae.data.replay import Replay
-from dvae.errors import UserError
+from dvae.errors import DivergedError, UserError
 from dvae.evaluate import evaluate
 from dvae.layers import GumbelSoftmax
 from dvae.models.policy import ActorCritic, Transitions
@@ -203,6 +203,8 @@ OPTIONS = [
     "data.name=Acrobot-v1 data.steps_per_epoch=3",
     "on_nonfinite=skip",
     "data.capacity=20",
+    "precision=64",
+    "precision=bf16",
 ]
 
 
@@ -212,6 +214,12 @@ def test_every_option_trains(tmp_path, option):
     none = ["temperature=none"] if option[10:] in ("reinforce", "rloo", "exact", "zgr") else []
     metrics = train(_config(tmp_path, *option.split(), *none))
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_a_policy_that_diverges_ends_in_one_line(tmp_path):
+    """In the middle of a call too, where actions are drawn from its logits."""
+    with pytest.raises(DivergedError, match="expected"):
+        train(_config(tmp_path, "optimizer.lr=1e30", "optimizer.warmup=0"))
 
 
 @pytest.mark.parametrize(

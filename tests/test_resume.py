@@ -4,15 +4,22 @@ import json
 import multiprocessing
 import random
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.utils._pytree import tree_flatten_with_path
 
 from dvae.cli import compose
 from dvae.config import parse
+from dvae.errors import BusyError, UserError
+from dvae.files import lock_folder
+from dvae.resilience import BestCheckpoint, Patience
+from dvae.resume import resumed
 from dvae.runs import run_in_folder
 from dvae.schemas import TrainConfig
+from dvae.train import train
 
 KILLS = 20
 SMALL = [
@@ -113,3 +120,81 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
         same = torch.equal if isinstance(value, torch.Tensor) else lambda one, other: one == other
         assert same(value, found[name]), name
     assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path, data_dir):
+    """Hydra keeps the last command, also one that was refused."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
+    (tmp_path / "environment.json").write_text('{"overrides": []}')
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- optimizer.lr=0.1\n")
+    arguments = resumed([f"resume={tmp_path}"], tmp_path)
+    assert [item.partition("=")[0] for item in arguments] == ["hydra.run.dir", "resume"]
+
+
+def test_a_checkpoint_by_itself_is_gone_on_from_in_a_new_folder(tmp_path):
+    (tmp_path / "a.ckpt").touch()
+    arguments = resumed(["seed=1", f"resume={tmp_path / 'a.ckpt'}"], tmp_path)
+    assert arguments == ["seed=1", f"resume='{tmp_path / 'a.ckpt'}'"]
+
+
+@pytest.mark.parametrize("target", ["typo", "."])
+def test_what_is_no_run_is_refused(tmp_path, target):
+    with pytest.raises(UserError, match="resume: expected a run's folder or a checkpoint"):
+        resumed([f"resume={tmp_path / target}"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_resumption_leaves_the_run_as_it_was(tmp_path, data_dir):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+                raise KeyboardInterrupt
+
+    options = ["model.hidden=[8]"]
+    with pytest.raises(SystemExit):
+        train(_config(tmp_path, data_dir, *options), [Stop()])
+    before = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "environment.json")}
+    last = f"resume={tmp_path / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(UserError, match="in the middle of an epoch"):
+        train(_config(tmp_path, data_dir, *options, last, "trainer.limit_train_batches=20"))
+    assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
+
+
+def test_the_patience_is_that_of_the_run():
+    longer = Patience("val/elbo", mode="max", patience=10)
+    ended = EarlyStopping("val/elbo", mode="max", patience=3)
+    ended.wait_count, ended.stopped_epoch = 3, 7
+    longer.load_state_dict(ended.state_dict())
+    assert (longer.patience, longer.wait_count, longer.stopped_epoch) == (10, 3, 0)
+
+
+def test_early_stopping_ends_a_run(tmp_path, data_dir):
+    train(_config(tmp_path, data_dir, *KINDS["early"], "optimizer.lr=1e-9", "trainer.max_epochs=9"))
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] < 9 * 25
+
+
+def test_the_best_checkpoint_of_a_relative_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("run/checkpoints/best.ckpt")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    best = BestCheckpoint(path, "val/elbo")
+    best.load_state_dict({"score": -1.0})
+    # Under which name Lightning writes the next one.
+    assert best.best_model_path == best.format_checkpoint_name({}) == str(path.resolve())
+
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(BusyError, match="no other run writes to"),
+        lock_folder(tmp_path),
+    ):
+        pass
+    with lock_folder(tmp_path):
+        pass

@@ -10,6 +10,7 @@ from dvae.cli import compose
 from dvae.config import parse
 from dvae.data.augment import deform
 from dvae.data.labelled import LabelledImageDataModule, draw_labelled
+from dvae.data.loader import BatchOrder
 from dvae.data.module import ImageDataModule
 from dvae.data.sources import load_labels
 from dvae.distributions import bernoulli_log_likelihood, one_hot
@@ -158,6 +159,16 @@ def test_labels_are_balanced_and_drawn_by_seed():
     assert not torch.equal(chosen, draw_labelled(labels, 100, seed=2))
 
 
+def test_which_labels_are_there_has_nothing_to_do_with_the_order_of_epochs(data_dir):
+    """Those of the first batches of an epoch are no likelier to have one."""
+    count, labels = 50_000, torch.arange(50_000) % 10
+    chosen = set(draw_labelled(labels, 100, seed=0).tolist())
+    for epoch in range(3):
+        order = BatchOrder(count, 1000, seed=0, shuffle=True)
+        order.set_epoch(epoch)
+        assert len(chosen & set(next(iter(order)).tolist())) < 12
+
+
 @pytest.mark.parametrize("count", [5, 105, 10_000])
 def test_labels_that_cannot_be_balanced_are_refused(count):
     with pytest.raises(UserError, match=rf"data.num_labels: expected a multiple .* found {count}"):
@@ -231,6 +242,7 @@ def _config(tmp_path, data_dir, *overrides):
         "data.binarization=fixed objective.deformation=0.0",
         "data.validation=0",
         "precision=bf16",
+        "precision=64",
     ],
 )
 def test_every_option_trains(tmp_path, data_dir, option):

@@ -345,7 +345,7 @@ def test_same_seed_same_numbers(make_config, tmp_path):
 def test_resumed_run_continues_step_and_temperature(make_config, tmp_path):
     options = [*SMALL, "trainer.max_epochs=3", "temperature.minimum=0.2"]
     whole = train(make_config(*options, output=tmp_path / "whole"))
-    # The first part stops early by max_steps; its schedules are those of the whole run.
+    # The first part is shorter; its temperature is that of the whole run.
     start = make_config(
         *options, "temperature.steps=6", "trainer.max_epochs=2", output=tmp_path / "part"
     )

@@ -21,8 +21,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dvae.config import parse
-from dvae.errors import OtherRunError, PrunedError, UserError, nearest
-from dvae.resume import resumed
+from dvae.errors import BusyError, OtherRunError, PrunedError, UserError, nearest
+from dvae.resume import quoted, resumed
 from dvae.runs import record
 from dvae.schemas import AnySchema
 
@@ -50,6 +50,18 @@ _EXTRAS = {
     "submitit_slurm": "slurm",
 }
 """Launchers of other packages, and the extra that brings each."""
+
+_PATHS = {
+    "checkpoint",
+    "data_dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "output",
+    "output_dir",
+    "paths.data_dir",
+    "paths.output_dir",
+}
+"""Keys whose values are paths."""
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
@@ -82,6 +94,7 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
+        sys.argv[1:] = [_with_quotes(item) for item in sys.argv[1:]]
         if "resume" in schema.model_fields:
             sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
         job()
@@ -101,6 +114,14 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
         _fail(str(error))
 
 
+def _with_quotes(argument: str) -> str:
+    """A path of the command line as it is meant: Hydra would read signs in it, such as =."""
+    key, _, value = argument.partition("=")
+    if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
+        return argument
+    return f"{key}={quoted(value)}"
+
+
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process as a shell expects it of one that a signal has ended."""
     raise SystemExit(128 + number)
@@ -110,7 +131,8 @@ def _survive(error: Exception) -> float:
     """Keeps why one run of a sweep has failed, so that the others can go on."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     expected = isinstance(error, (*_USER_ERRORS, PrunedError))
-    reason = record(folder, error)
+    # What a run that goes on has written stays.
+    reason = str(error) if isinstance(error, BusyError) else record(folder, error)
     logging.getLogger(__name__).error(
         "%s: %s", folder.name, reason, exc_info=None if expected else error
     )
@@ -157,6 +179,8 @@ def _explain(error: Exception, name: str) -> str:
         return _no_option(*match.groups())
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match.group(1).split("@")[0]
+        if key == "sweep" and name == "train":
+            return "sweep: no such key; a preset is added with +sweep=…"
         return f"{key}: no such key{nearest(key, _keys(name))}"
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
@@ -196,6 +220,9 @@ def _keys(name: str) -> list[str]:
         below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
         return below + ([prefix] if prefix else [])
 
+    if name not in ("train", "schedule"):
+        return walk(OmegaConf.to_container(_compose(name, [])), "")
     # Keys differ between tasks.
-    task = [item for item in sys.argv[1:] if item.startswith("task=")]
+    options = [f"task={option}" for option in _options("task")]
+    task = [item for item in sys.argv[1:] if item in options]
     return sorted({*walk(OmegaConf.to_container(_compose(name, task)), ""), *_groups()})

@@ -4,6 +4,7 @@ What Hydra composed and what a checkpoint carries are checked alike. Nothing her
 that mistakes are answered at once.
 """
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,10 +78,17 @@ def _check_run(config: RunConfig) -> None:
         )
     without = config.estimator.name in NO_TEMPERATURE
     if without != isinstance(temperature, NoTemperature):
-        expected = "none, as it has no temperature" if without else "a schedule"
+        name = config.estimator.name
         raise UserError(
-            f"temperature: expected {expected} with estimator={config.estimator.name}, "
-            f"found {temperature.name}"
+            f"temperature: expected none with estimator={name}, which has no temperature, found "
+            f"{temperature.name}; give temperature=none"
+            if without
+            else f"temperature: expected a schedule with estimator={name}, found none"
+        )
+    if config.precision == 16 and config.trainer.gradient_clip:
+        raise UserError(
+            "trainer.gradient_clip: expected 0.0 with precision=16, whose optimizers unscale "
+            f"gradients by themselves, found {config.trainer.gradient_clip}; precision=bf16 clips"
         )
     if config.trainer.validate_every > config.trainer.max_epochs:
         raise UserError(
@@ -114,7 +122,8 @@ def _explain(item: Any, values: Any) -> str:
                 key, node = f"{key}.name", item["input"].get("name")
             options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
             return f"{key}: expected one of {expected}, found {node!r}{nearest(str(node), options)}"
-    expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    expected = re.sub("^(Input should be|Value error,|(String|List) should have) ", "", item["msg"])
+    expected = expected.partition(" after validation")[0]
     return f"{key}: expected {expected}, found {item['input']!r}"
 
 

@@ -2,7 +2,7 @@
 
 from difflib import SequenceMatcher
 
-__all__ = ["DivergedError", "OtherRunError", "PrunedError", "UserError", "nearest"]
+__all__ = ["BusyError", "DivergedError", "OtherRunError", "PrunedError", "UserError", "nearest"]
 
 
 class UserError(ValueError):
@@ -16,6 +16,10 @@ class DivergedError(UserError):
     """Training has left the finite numbers: the same settings would do so again."""
 
 
+class BusyError(UserError):
+    """The folder is being written to by a run that goes on."""
+
+
 class OtherRunError(UserError):
     """The folder belongs to a run with other settings, and must not be written to."""
 
@@ -27,13 +31,15 @@ class PrunedError(Exception):
 def nearest(word: str, options: list[str]) -> str:
     """'; did you mean …?' for the closest option, or nothing where none is close.
 
-    Of dotted keys the last parts are compared too, so that train.lrr finds optimizer.lr.
+    The last parts of dotted keys are compared too: lr and train.lrr find optimizer.lr.
     """
 
     def likeness(option: str) -> float:
         whole = SequenceMatcher(None, word, option).ratio()
         parts = (word.rpartition(".")[2], option.rpartition(".")[2])
-        return max(whole, SequenceMatcher(None, *parts).ratio() if "." in word else 0.0)
+        last = SequenceMatcher(None, *parts).ratio()
+        # A word by itself has to be closer to be meant for the end of a key.
+        return max(whole, last if "." in word or last >= 0.75 else 0.0)
 
-    close = max(options, key=likeness, default=None)
+    close = max((option for option in options if option != word), key=likeness, default=None)
     return f"; did you mean {close}?" if close is not None and likeness(close) >= 0.6 else ""

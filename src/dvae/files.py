@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from dvae.errors import UserError
+from dvae.errors import BusyError
 
 __all__ = ["lock_folder", "remove_parts", "write_file", "write_json"]
 
@@ -60,13 +60,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps a folder for this process, and is let go of when the process ends, however it does.
 
     Raises:
-        UserError: If another process has it.
+        BusyError: If another process has it.
     """
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
+            raise BusyError(
                 f"{folder}: expected a folder that no other run writes to, found one that does; "
                 "wait for it, or choose another folder"
             ) from error

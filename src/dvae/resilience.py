@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 
 from dvae.errors import DivergedError, PrunedError
 
-__all__ = ["BestCheckpoint", "Finite", "LastCheckpoint", "Pruning"]
+__all__ = ["BestCheckpoint", "Finite", "LastCheckpoint", "Patience", "Pruning"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -72,10 +72,21 @@ class BestCheckpoint(ModelCheckpoint):
         if state_dict["score"] is None or not self.path.is_file():
             return
         score = torch.tensor(state_dict["score"], dtype=torch.float64)
-        path = str(self.path)
+        # As Lightning spells it: under another name it would count as a file to remove.
+        path = os.path.realpath(self.path)
         self.best_k_models = {path: score}
         self.best_model_path = self.kth_best_model_path = path
         self.best_model_score = self.kth_value = score
+
+
+class Patience(EarlyStopping):
+    """Early stopping whose patience is this run's, also where it goes on from another."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the score over, and how long there has been none better."""
+        ended = state_dict["wait_count"] >= self.patience
+        stopped = state_dict["stopped_epoch"] if ended else 0
+        super().load_state_dict(state_dict | {"patience": self.patience, "stopped_epoch": stopped})
 
 
 class LastCheckpoint(Checkpoint):

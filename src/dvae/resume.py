@@ -6,7 +6,7 @@ from pathlib import Path
 from dvae.errors import UserError
 from dvae.runs import overrides_of
 
-__all__ = ["resumed"]
+__all__ = ["quoted", "resumed"]
 
 
 def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
@@ -15,7 +15,7 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
     `resume=last` is the run in `hydra.run.dir` where that is given, and the one that has saved last
     otherwise. `resume=PATH` is a run's folder, or one of its checkpoints. Settings that are given
     besides take the place of the run's own. A run that was cut off before its first checkpoint
-    begins anew.
+    begins anew. A checkpoint that lies elsewhere is gone on from in a new folder.
 
     Args:
         arguments: The command line without the program's name.
@@ -42,13 +42,20 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
     path = path.absolute()
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     folder = checkpoint.parent.parent
-    saved = [f"hydra.run.dir={_quoted(folder)}", *overrides_of(folder)]
-    own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
     others = [item for item in arguments if not item.startswith("resume=")]
+    is_run = checkpoint.parent.name == "checkpoints" and (folder / "status.json").is_file()
+    if not path.is_file() and not is_run:
+        found = "another folder" if path.is_dir() else "nothing"
+        raise UserError(f"resume: expected a run's folder or a checkpoint, found {found}: {path}")
+    if not is_run:
+        # A checkpoint by itself: its run's settings are not at hand, nor is its folder.
+        return [*others, f"resume={quoted(checkpoint)}"]
+    saved = [f"hydra.run.dir={quoted(folder)}", *overrides_of(folder)]
+    own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
     begun = path.is_dir() and (path / "status.json").is_file()
     if begun and not checkpoint.is_file():
         return [*own, *others]
-    return [*own, *others, f"resume={_quoted(checkpoint)}"]
+    return [*own, *others, f"resume={quoted(checkpoint)}"]
 
 
 def _newest(runs: Path) -> Path:
@@ -60,7 +67,7 @@ def _newest(runs: Path) -> Path:
     return newest.parent.parent
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra reads it: names of runs hold commas and equals signs."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"

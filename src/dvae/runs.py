@@ -255,7 +255,9 @@ def _alive(status: dict[str, Any]) -> bool:
 def overrides_of(folder: Path) -> list[str]:
     """What a run was started with: Hydra also keeps what it was refused to go on with."""
     started = _read_json(folder / "environment.json")
-    return started.get("overrides") or list(_read_yaml(folder / ".hydra" / "overrides.yaml"))
+    if "overrides" in started:
+        return list(started["overrides"])
+    return list(_read_yaml(folder / ".hydra" / "overrides.yaml"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

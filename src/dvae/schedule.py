@@ -36,9 +36,11 @@ def show(config: RunConfig) -> Path:
     for row in range(_ROWS):
         step = round(row * (total - 1) / (_ROWS - 1))
         table.add_row(f"{step:,}", *(f"{curve(step):.5g}" for curve in curves.values()))
-    figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(4 * len(curves), 3), layout="constrained", squeeze=False
+    )
     steps = range(0, total, max(1, total // 1000))
-    for axis, (name, curve) in zip(axes, curves.items(), strict=True):
+    for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
         axis.plot(steps, [curve(step) for step in steps])
         axis.set(title=name, xlabel="step", ylim=(0, None))
         axis.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -239,8 +240,8 @@ class Callbacks(Schema):
 class Paths(Schema):
     """Where data lie and where a run writes."""
 
-    data_dir: str
-    output_dir: str
+    data_dir: Name
+    output_dir: Name
 
 
 class StoredConfig(Schema):
@@ -268,7 +269,7 @@ class RunConfig(StoredConfig):
     precision: Literal[16, 32, 64, "bf16"]
     compile: bool
     on_nonfinite: Literal["stop", "skip"]
-    resume: str | None
+    resume: Name | None
 
 
 class ModelConfig(StoredConfig):

@@ -10,6 +10,7 @@ from dvae.schemas import (
     DatasetName,
     Device,
     EstimatorName,
+    Name,
     Paths,
     Positive,
     Schema,
@@ -29,9 +30,9 @@ class DataOverride(Schema):
 class FromCheckpointConfig(Schema):
     """What all scripts share that read a checkpoint; null leaves a choice to the task."""
 
-    checkpoint: str
+    checkpoint: Name
     data: DataOverride
-    data_dir: str
+    data_dir: Name
     device: Device
     relaxed_temperature: Positive | None
     seed: Seed
@@ -44,7 +45,7 @@ class EvaluateConfig(FromCheckpointConfig):
     num_samples: Annotated[int, Field(ge=0)] | None
     batch_size: Count | None
     max_decodes: Count | None
-    output: str | None
+    output: Name | None
     progress_bar: bool
 
 
@@ -55,13 +56,13 @@ class SampleConfig(FromCheckpointConfig):
     num_images: Count | None
     num_steps: Annotated[int, Field(ge=2)] | None
     split: Split | None
-    output_dir: str | None
+    output_dir: Name | None
 
 
 class GradientsConfig(Schema):
     """See `dvae.compare_gradients`."""
 
-    checkpoint: str | None
+    checkpoint: Name | None
     estimators: Annotated[list[EstimatorName], Field(min_length=1)] | None
     temperatures: Annotated[list[Positive], Field(min_length=1)]
     num_images: Count

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
@@ -21,7 +21,7 @@ from dvae.errors import UserError
 from dvae.files import write_file, write_json
 from dvae.modules.base import TaskModule
 from dvae.report import metrics_table
-from dvae.resilience import BestCheckpoint, Finite, LastCheckpoint, Pruning
+from dvae.resilience import BestCheckpoint, Finite, LastCheckpoint, Patience, Pruning
 from dvae.runs import is_first_process
 from dvae.schemas import RunConfig, Schema
 from dvae.tasks import find_task
@@ -41,14 +41,14 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     """Trains on one configuration and tests the best checkpoint, or the last without validation.
 
     Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
-    events, `metrics.json` and two pictures.
+    events, `metrics.json` and the task's pictures.
 
     Args:
         config: The configuration.
         callbacks: Lightning callbacks besides those of the configuration.
 
     Returns:
-        Test metrics of that checkpoint, and its validation ELBO, in nats per image.
+        Test metrics of that checkpoint, and the metric of the validation that chose it.
 
     Raises:
         UserError: If an input is wrong.
@@ -69,16 +69,12 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     keep.append(LastCheckpoint(last, config.trainer.save_every))
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
-    others = [*keep, *callbacks]
+    others = [_Description(config), *keep, *callbacks]
     trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
         if best is not None and is_first_process():
             _bring_along(Path(config.resume).with_name(best.path.name), best.path)
-    if is_first_process():
-        with write_file(output / "config.yaml") as file:
-            file.write(OmegaConf.to_yaml(config.model_dump()))
-        write_json(output / "environment.json", environment())
     if config.compile:
         module.compile_training()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
@@ -102,6 +98,21 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     return metrics
 
 
+class _Description(Callback):
+    """Writes what a run is made of once it goes: one that is refused keeps its own."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes configuration and environment."""
+        if trainer.is_global_zero:
+            output = Path(self._config.paths.output_dir)
+            with write_file(output / "config.yaml") as file:
+                file.write(OmegaConf.to_yaml(self._config.model_dump()))
+            write_json(output / "environment.json", environment())
+
+
 def _build_trainer(
     config: RunConfig,
     monitor: str,
@@ -114,9 +125,7 @@ def _build_trainer(
     if config.callbacks.pictures:
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
-        callbacks.append(
-            EarlyStopping(monitor, mode="max", patience=config.callbacks.early_stopping)
-        )
+        callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
     if config.callbacks.gradient_snr is not None:
         callbacks.append(GradientNoise(config.callbacks.gradient_snr))
     # Bars of jobs that run beside each other would overwrite one another.

@@ -165,9 +165,11 @@ def classes(
         The grid, and the classes in it, (K, styles, 1).
     """
     count, device = model.num_classes, model.output_bias.device
-    z = torch.randn(styles, model.style, generator=generator, device=device)
+    dtype = model.output_bias.dtype
+    z = torch.randn(styles, model.style, generator=generator, device=device, dtype=dtype)
     codes = torch.arange(count, device=device).view(count, 1, 1).expand(-1, styles, -1)
-    pixel_logits = model.decode(one_hot(codes[..., 0], count), z.expand(count, -1, -1))
+    y = one_hot(codes[..., 0], count, dtype)
+    pixel_logits = model.decode(y, z.expand(count, -1, -1))
     return _grid(pixel_logits.flatten(0, 1).sigmoid().float(), styles), codes
 
 

@@ -61,7 +61,9 @@ def draw_labelled(labels: Tensor, count: int, seed: int) -> Tensor:
             f"data.num_labels: expected a multiple of the {len(sizes)} classes, at most "
             f"{len(sizes) * int(sizes.min())}, found {count}"
         )
-    order = torch.randperm(len(labels), generator=keyed_generator(seed, _WHICH_LABELS))
+    # Longer than any other key: another permutation than that of an epoch.
+    generator = keyed_generator(seed, 0, 0, 0, _WHICH_LABELS)
+    order = torch.randperm(len(labels), generator=generator)
     return torch.cat([order[labels[order] == c][:each] for c in range(len(sizes))])
 
 

@@ -188,9 +188,11 @@ class TaskModule(pl.LightningModule, ABC):
         if options.gradient_clip:
             self.clip_gradients(optimizer, options.gradient_clip, "norm")
         if options.skip_nonfinite and not self._finite_gradient():
-            # A step without gradients changes nothing, but counts.
-            optimizer.zero_grad()
             self.skipped += 1
+            # A step without gradients changes nothing, but counts. Where gradients are scaled, the
+            # scaler leaves the step out by itself, and has to see why to choose another scale.
+            if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+                optimizer.zero_grad()
         optimizer.step()
         # Read once a call: reading waits for the device.
         self._terms.append(torch.stack([loss.detach(), *curves.values()]))
@@ -244,14 +246,15 @@ class TaskModule(pl.LightningModule, ABC):
     def _log_curves(self, values: Mapping[str, Tensor]) -> None:
         """Writes the training curves; Lightning's own way takes longer, and counts in calls."""
         options, step = self._options(), self.global_step - 1
-        self.curves = {f"train/{name}": value.item() for name, value in values.items()}
+        curves = {f"train/{name}": value.item() for name, value in values.items()}
         if options.temperature is not None:
-            self.curves["train/temperature"] = options.temperature(step)
-        self.curves["train/learning_rate"] = options.learning_rate(step)
+            curves["train/temperature"] = options.temperature(step)
+        curves["train/learning_rate"] = options.learning_rate(step)
         if options.skip_nonfinite:
-            self.curves["train/skipped_steps"] = float(self.skipped)
+            curves["train/skipped_steps"] = float(self.skipped)
+        self.curves |= curves
         for logger in self.loggers:
-            logger.log_metrics(self.curves, step=step)
+            logger.log_metrics(curves, step=step)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the place on the axis; Lightning would count calls of `training_step`."""

@@ -13,7 +13,7 @@ from dvae.environments import Episodes, make_environment, play
 from dvae.errors import UserError
 from dvae.models.policy import ActorCritic, Transitions
 from dvae.modules.base import Evaluation, TaskModule, Training
-from dvae.randomness import keyed_generator
+from dvae.randomness import keyed_generator, keyed_seed
 
 __all__ = ["PolicyModule"]
 
@@ -64,7 +64,6 @@ class PolicyModule(TaskModule):
         self.batch_size = batch_size
         self.exploration = exploration
         self._episodes: Episodes | None = None
-        self._last_return = math.nan
         self._returns: list[Tensor] = []
 
     @staticmethod
@@ -90,12 +89,13 @@ class PolicyModule(TaskModule):
             for action in torch.randint(num_actions, (self.exploration,), generator=generator):
                 self._act(int(action))
         with torch.no_grad():
-            logits = self.model.logits(self._running().observation.to(self.device))
-            action = torch.distributions.Categorical(logits=logits).sample()
+            logits = self.model.logits(self._to_model(self._running().observation))
+            # The end of the call tells of logits that are not finite; until then, some action.
+            action = torch.distributions.Categorical(logits=logits.nan_to_num()).sample()
         self._act(int(action))
         drawn = replay.draw(self.batch_size, seed, 1, self.global_step)
         actor, critic, entropy = self._losses(
-            self.model, Transitions(*(value.to(self.device) for value in drawn))
+            self.model, Transitions(*(self._to_model(value) for value in drawn))
         )
         curves = {"actor_loss": actor, "critic_loss": critic, "entropy": entropy}
         curves = {name: value.detach() for name, value in curves.items()}
@@ -112,7 +112,7 @@ class PolicyModule(TaskModule):
         step = (before, action, reward, after, float(terminated))
         self._memory().add(Transitions(*map(torch.as_tensor, step)))
         if total is not None:
-            self._last_return = total
+            self.curves["train/return"] = total
             if self.training_options and self.trainer.loggers:
                 for logger in self.loggers:
                     logger.log_metrics({"train/return": total}, step=self.global_step)
@@ -137,7 +137,7 @@ class PolicyModule(TaskModule):
         self._play(batch, self.evaluation.split, self.evaluation.seed)
 
     def _play(self, numbers: Tensor, split: str, seed: int) -> None:
-        keys = keyed_generator(seed, SPLITS[split]).initial_seed()
+        keys = keyed_seed(seed, SPLITS[split])
         returns = play(self.environment, keys, numbers.tolist(), self.best_actions)
         self.log_means({"return": returns}, split)
         error = returns.std() / math.sqrt(len(returns))
@@ -145,7 +145,12 @@ class PolicyModule(TaskModule):
 
     def best_actions(self, observations: Tensor) -> Tensor:
         """The most probable actions: (B, D) → (B,)."""
-        return self.model.logits(observations.to(self.device)).argmax(-1)
+        return self.model.logits(self._to_model(observations)).argmax(-1)
+
+    def _to_model(self, values: Tensor) -> Tensor:
+        """Values on the device of the model and, where they are no integers, in its precision."""
+        dtype = next(self.model.parameters()).dtype if values.is_floating_point() else values.dtype
+        return values.to(self.device, dtype)
 
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
         """None: an episode is a film, which `scripts/sample.py` makes."""
