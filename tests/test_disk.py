@@ -34,7 +34,7 @@ def _start(folder, data_dir, *options, prepare=None):
         [sys.executable, script, *SMALL, *own, *options],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         preexec_fn=prepare,
     )
 

@@ -45,7 +45,7 @@ def run(tmp_path_factory, data_dir):
     options = ["trainer.progress_bar=false"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [*command, *where, *options], capture_output=True, text=True, timeout=120, env=env
+        [*command, *where, *options], capture_output=True, text=True, timeout=300, env=env
     )
     assert result.returncode == 0, result.stderr
     # One process speaks for both.

@@ -436,7 +436,7 @@ def test_scripts_end_in_one_line(run, tmp_path, arguments, named):
     command = [sys.executable, str(ROOT / "scripts" / script), *options]
     if script == "train.py" and not any(item.startswith("hydra.run.dir") for item in options):
         command.append(f"hydra.run.dir={tmp_path / 'run'}")
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1, result.stderr

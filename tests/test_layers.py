@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -66,3 +68,12 @@ def test_a_user_network_trains_through_it():
         loss.backward()
         optimizer.step()
     assert logits.softmax(-1)[0, 0, 3] > 0.9
+
+
+def test_the_example_of_the_readme_trains():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = text.split("```python")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["logits"].grad.abs().max() > 1e-3
+    assert names["layer"].temperature == pytest.approx(0.3)

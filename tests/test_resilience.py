@@ -23,7 +23,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.limit_train_batches=20",
     "trainer.limit_eval_batches=1",
-    "trainer.max_epochs=5",
+    "trainer.max_epochs=12",
     "callbacks=none",
     "test_samples=0",
 ]
@@ -57,7 +57,7 @@ def undisturbed(start, tmp_path_factory):
 
 
 def _finish(process):
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return output
 
@@ -116,7 +116,7 @@ def test_a_signal_ends_a_run_that_has_saved(start, tmp_path):
     process = start(f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1000")
     _wait_for(tmp_path / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

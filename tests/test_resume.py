@@ -87,7 +87,7 @@ def undisturbed(tmp_path_factory, data_dir):
         folder = tmp_path_factory.mktemp(kind)
         start = time.monotonic()
         process = _start(folder, data_dir, overrides)
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0
         ends[kind] = _end(folder), time.monotonic() - start
     return ends
@@ -110,9 +110,9 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
     process = _start(*arguments)
     process.join(moment)
     process.kill()
-    process.join(60)
+    process.join(300)
     process = _start(*arguments)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     found = _end(tmp_path)
     assert found.keys() == expected.keys()
