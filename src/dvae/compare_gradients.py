@@ -82,7 +82,7 @@ def _table(results: list[Quality]) -> Table:
         title="Gradient of the distortion, relative to the exact one", title_justify="left"
     )
     table.add_column("estimator", no_wrap=True)
-    for name in ("temperature", "bias", "± s.e.", "variance", "cosine", "µs a call"):
+    for name in ("τ", "bias", "± s.e.", "variance", "cosine", "µs a call"):
         table.add_column(name, justify="right")
     for r in results:
         temperature = "–" if math.isnan(r.temperature) else f"{r.temperature:g}"
