@@ -1,6 +1,7 @@
 """Bounds on log p(x) and, with few codes, log p(x) itself; all in nats per image."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ __all__ = [
     "MAX_DECODES",
     "Enumeration",
     "LatentModel",
+    "chunked_bound",
     "exact_log_likelihood",
     "importance_weighted_bound",
     "log_importance_weights",
@@ -112,14 +114,29 @@ def sampled_bound(
     Returns:
         The bound in nats, (B,).
     """
-    chunk = max(1, max_decodes // len(images))
-    bound = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
-    for start in range(0, num_samples, chunk):
-        uniform = streams.uniform(min(chunk, num_samples - start), model.num_latents)
-        codes = sample_categorical(logits, uniform)
-        log_weights = log_importance_weights(model, images, logits, codes)
-        bound = torch.logaddexp(bound, log_weights.double().logsumexp(0))
-    return bound - math.log(num_samples)
+
+    def draw(count: int) -> Tensor:
+        codes = sample_categorical(logits, streams.uniform(count, model.num_latents))
+        return log_importance_weights(model, images, logits, codes)
+
+    return chunked_bound(draw, num_samples, max_decodes // len(images))
+
+
+def chunked_bound(draw: Callable[[int], Tensor], num_samples: int, chunk: int) -> Tensor:
+    """log (1/m) Σ_s w_s of many samples, a part of them at a time.
+
+    Args:
+        draw: Draws the next log weights: their number S → (S, B), in nats.
+        num_samples: m, at least 1.
+        chunk: The most that are drawn at a time; at least one is.
+
+    Returns:
+        The bound in nats, (B,), float64.
+    """
+    step = max(1, chunk)
+    counts = [min(step, num_samples - start) for start in range(0, num_samples, step)]
+    parts = [draw(count).double().logsumexp(0) for count in counts]
+    return torch.stack(parts).logsumexp(0) - math.log(num_samples)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class CodeModule(TaskModule):
             return {}
         return {
             "dead categories": f"{share:.0%} of the categories are used less than "
-            f"{_DEAD:g} / {num_categories} of the time; fewer of them (model.num_categories), a "
+            f"{_DEAD:g} / {num_categories} of the time; fewer categories, a "
             "higher temperature or a smaller optimizer.lr may help"
         }
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dvae.bounds import chunked_bound
 from dvae.data.augment import deform
 from dvae.data.labelled import LabelledBatch
 from dvae.distributions import log_softmax, one_hot, sample_categorical
@@ -147,12 +148,11 @@ class SemiSupervisedModule(CodeModule):
         self, images: Tensor, logits: Tensor, streams: ImageStreams, num_samples: int
     ) -> Tensor:
         """log (1/m) Σ_s p(x, y_s, z_s) / q(y_s, z_s|x) in nats, (B,), in bounded memory."""
-        chunk = max(1, self.evaluation.max_decodes // len(images))
         log_q = log_softmax(logits[:, 0].double())
-        bound = torch.full_like(log_q[:, 0], -math.inf)
-        for start in range(0, num_samples, chunk):
-            codes, y, noise = self._draw(logits, streams, min(chunk, num_samples - start))
+
+        def draw(count: int) -> Tensor:
+            codes, y, noise = self._draw(logits, streams, count)
             log_class = log_q.gather(-1, codes.T).T + math.log(self.model.num_classes)
-            log_weight = self.model.log_weight(images, y, noise).double() - log_class
-            bound = torch.logaddexp(bound, log_weight.logsumexp(0))
-        return bound - math.log(num_samples)
+            return self.model.log_weight(images, y, noise).double() - log_class
+
+        return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))

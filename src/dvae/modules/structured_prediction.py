@@ -1,13 +1,12 @@
 """Training and evaluation of structured output prediction with Lightning."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dvae.bounds import importance_weighted_bound
+from dvae.bounds import chunked_bound, importance_weighted_bound
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
 from dvae.distributions import (
@@ -132,17 +131,15 @@ class StructuredPredictionModule(CodeModule):
     def _sampled_bound(self, images: Tensor, streams: ImageStreams, num_samples: int) -> Tensor:
         """log (1/m) Σ_s p(y|z_s) in nats, (B,), in bounded memory."""
         network, (upper, lower) = self.network, halves(images)
-        chunk = max(1, self.evaluation.max_decodes // len(images))
-        bound = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
-        for start in range(0, num_samples, chunk):
-            count = min(chunk, num_samples - start)
+
+        def draw(count: int) -> Tensor:
             # All layers at once: what is drawn for an image does not depend on the chunks.
             uniform = streams.uniform(count, len(network.layers), network.num_latents)
 
-            def draw(number: int, logits: Tensor, uniform: Tensor = uniform) -> Tensor:
+            def hard(number: int, logits: Tensor) -> Tensor:
                 codes = sample_categorical(logits, uniform[:, :, number])
                 return one_hot(codes, network.num_categories, logits.dtype)
 
-            log_likelihood = bernoulli_log_likelihood(lower, network.propagate(upper, draw))
-            bound = torch.logaddexp(bound, log_likelihood.double().logsumexp(0))
-        return bound - math.log(num_samples)
+            return bernoulli_log_likelihood(lower, network.propagate(upper, hard))
+
+        return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))
