@@ -58,6 +58,7 @@ def test_every_option_composes(option):
             ["objective.kl=relaxed", "objective.prior_temperature=0.5", "estimator=reinmax"],
             "estimator: expected gumbel_softmax with objective.kl=relaxed",
         ),
+        (["precision=16", "trainer.gradient_clip=1.0"], "trainer.gradient_clip: expected 0.0"),
         (["data.validation=0", "callbacks.early_stopping=3"], "callbacks.early_stopping: expected"),
     ],
 )

@@ -1,23 +1,25 @@
 """A run that was cut off goes on to the very numbers that it would have had."""
 
 import json
+import math
 import multiprocessing
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.utils._pytree import tree_flatten_with_path
 
-from dvae.cli import compose
+from dvae.cli import _survive, compose
 from dvae.config import parse
 from dvae.errors import BusyError, UserError
 from dvae.files import lock_folder
 from dvae.resilience import BestCheckpoint, Patience
 from dvae.resume import resumed
-from dvae.runs import run_in_folder
+from dvae.runs import record, run_in_folder
 from dvae.schemas import TrainConfig
 from dvae.train import train
 
@@ -122,7 +124,7 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
     assert not list(tmp_path.rglob(".*.part"))
 
 
-def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path, data_dir):
+def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path):
     """Hydra keeps the last command, also one that was refused."""
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "checkpoints").mkdir()
@@ -198,3 +200,14 @@ def test_a_folder_belongs_to_one_run(tmp_path):
         pass
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_second_start_of_a_sweep_leaves_the_running_one_alone(tmp_path, monkeypatch):
+    hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path))
+    monkeypatch.setattr("dvae.cli.HydraConfig", SimpleNamespace(get=lambda: hydra))
+    record(tmp_path)
+    before = (tmp_path / "status.json").read_text()
+    assert math.isnan(_survive(BusyError("another run writes to it")))
+    assert (tmp_path / "status.json").read_text() == before
+    assert math.isnan(_survive(UserError("it cannot be")))
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

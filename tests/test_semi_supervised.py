@@ -159,7 +159,7 @@ def test_labels_are_balanced_and_drawn_by_seed():
     assert not torch.equal(chosen, draw_labelled(labels, 100, seed=2))
 
 
-def test_which_labels_are_there_has_nothing_to_do_with_the_order_of_epochs(data_dir):
+def test_which_labels_are_there_has_nothing_to_do_with_the_order_of_epochs():
     """Those of the first batches of an epoch are no likelier to have one."""
     count, labels = 50_000, torch.arange(50_000) % 10
     chosen = set(draw_labelled(labels, 100, seed=0).tolist())

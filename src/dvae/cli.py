@@ -94,7 +94,9 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
-        sys.argv[1:] = [_with_quotes(item) for item in sys.argv[1:]]
+        # In a sweep, commas stand between values.
+        if not {"-m", "--multirun"} & set(sys.argv):
+            sys.argv[1:] = [_with_quotes(item) for item in sys.argv[1:]]
         if "resume" in schema.model_fields:
             sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
         job()

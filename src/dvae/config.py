@@ -85,10 +85,13 @@ def _check_run(config: RunConfig) -> None:
             if without
             else f"temperature: expected a schedule with estimator={name}, found none"
         )
-    if config.precision == 16 and config.trainer.gradient_clip:
+    # Fused optimizers unscale gradients within their step: before it, their norm is another.
+    fused = config.optimizer.name != "radam"
+    if config.precision == 16 and config.trainer.gradient_clip and fused:
         raise UserError(
-            "trainer.gradient_clip: expected 0.0 with precision=16, whose optimizers unscale "
-            f"gradients by themselves, found {config.trainer.gradient_clip}; precision=bf16 clips"
+            f"trainer.gradient_clip: expected 0.0 with precision=16 and "
+            f"optimizer={config.optimizer.name}, found {config.trainer.gradient_clip}; "
+            "precision=bf16 and optimizer=radam can clip"
         )
     if config.trainer.validate_every > config.trainer.max_epochs:
         raise UserError(

@@ -52,8 +52,7 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
         return [*others, f"resume={quoted(checkpoint)}"]
     saved = [f"hydra.run.dir={quoted(folder)}", *overrides_of(folder)]
     own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
-    begun = path.is_dir() and (path / "status.json").is_file()
-    if begun and not checkpoint.is_file():
+    if path.is_dir() and not checkpoint.is_file():
         return [*own, *others]
     return [*own, *others, f"resume={quoted(checkpoint)}"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(min_length=1)]
+PathName = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -240,8 +240,8 @@ class Callbacks(Schema):
 class Paths(Schema):
     """Where data lie and where a run writes."""
 
-    data_dir: Name
-    output_dir: Name
+    data_dir: PathName
+    output_dir: PathName
 
 
 class StoredConfig(Schema):
@@ -269,7 +269,7 @@ class RunConfig(StoredConfig):
     precision: Literal[16, 32, 64, "bf16"]
     compile: bool
     on_nonfinite: Literal["stop", "skip"]
-    resume: Name | None
+    resume: PathName | None
 
 
 class ModelConfig(StoredConfig):

@@ -10,7 +10,7 @@ from dvae.schemas import (
     DatasetName,
     Device,
     EstimatorName,
-    Name,
+    PathName,
     Paths,
     Positive,
     Schema,
@@ -30,9 +30,9 @@ class DataOverride(Schema):
 class FromCheckpointConfig(Schema):
     """What all scripts share that read a checkpoint; null leaves a choice to the task."""
 
-    checkpoint: Name
+    checkpoint: PathName
     data: DataOverride
-    data_dir: Name
+    data_dir: PathName
     device: Device
     relaxed_temperature: Positive | None
     seed: Seed
@@ -45,7 +45,7 @@ class EvaluateConfig(FromCheckpointConfig):
     num_samples: Annotated[int, Field(ge=0)] | None
     batch_size: Count | None
     max_decodes: Count | None
-    output: Name | None
+    output: PathName | None
     progress_bar: bool
 
 
@@ -56,13 +56,13 @@ class SampleConfig(FromCheckpointConfig):
     num_images: Count | None
     num_steps: Annotated[int, Field(ge=2)] | None
     split: Split | None
-    output_dir: Name | None
+    output_dir: PathName | None
 
 
 class GradientsConfig(Schema):
     """See `dvae.compare_gradients`."""
 
-    checkpoint: Name | None
+    checkpoint: PathName | None
     estimators: Annotated[list[EstimatorName], Field(min_length=1)] | None
     temperatures: Annotated[list[Positive], Field(min_length=1)]
     num_images: Count
