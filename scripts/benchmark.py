@@ -1,12 +1,12 @@
 """Times a training step, case by case: `python scripts/benchmark.py`."""
 
-from dvae.cli import run
-from dvae.script_schemas import BenchmarkConfig
+from dvae.commands.cli import run
+from dvae.commands.script_schemas import BenchmarkConfig
 
 
 def main(config: BenchmarkConfig) -> None:
     """Prints a table and writes JSON."""
-    from dvae.benchmark import benchmark
+    from dvae.benchmark.cases import benchmark
 
     benchmark(config)
 

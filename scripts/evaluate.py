@@ -1,12 +1,12 @@
 """Evaluates a checkpoint: `python scripts/evaluate.py checkpoint=PATH [key=value]`."""
 
-from dvae.cli import run
-from dvae.script_schemas import EvaluateConfig
+from dvae.commands.cli import run
+from dvae.commands.script_schemas import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:
     """Evaluates."""
-    from dvae.evaluate import evaluate
+    from dvae.commands.evaluate import evaluate
 
     evaluate(config)
 

@@ -1,12 +1,12 @@
 """Compares gradient estimators with the exact gradient: `python scripts/gradients.py`."""
 
-from dvae.cli import run
-from dvae.script_schemas import GradientsConfig
+from dvae.commands.cli import run
+from dvae.commands.script_schemas import GradientsConfig
 
 
 def main(config: GradientsConfig) -> None:
     """Prints a table; writes a CSV and a plot."""
-    from dvae.compare_gradients import compare_gradients
+    from dvae.commands.gradients import compare_gradients
 
     compare_gradients(config)
 

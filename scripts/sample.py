@@ -1,12 +1,12 @@
 """Draws pictures from a checkpoint: `python scripts/sample.py checkpoint=PATH what=prior`."""
 
-from dvae.cli import run
-from dvae.script_schemas import SampleConfig
+from dvae.commands.cli import run
+from dvae.commands.script_schemas import SampleConfig
 
 
 def main(config: SampleConfig) -> None:
     """Draws."""
-    from dvae.sample import sample
+    from dvae.commands.sample import sample
 
     sample(config)
 

@@ -1,12 +1,12 @@
 """Shows the schedules of a run: `python scripts/schedule.py temperature=cosine [key=value]`."""
 
-from dvae.cli import run
-from dvae.schemas import RunConfig
+from dvae.commands.cli import run
+from dvae.commands.schemas import RunConfig
 
 
 def main(config: RunConfig) -> None:
     """Prints a table and writes a plot."""
-    from dvae.schedule import show
+    from dvae.commands.schedule import show
 
     show(config)
 

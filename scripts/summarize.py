@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dvae.errors import UserError
-from dvae.sweeps import summarize
+from dvae.runs.summary import summarize
 
 
 def main() -> None:

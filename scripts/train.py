@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from dvae.cli import run
-from dvae.runs import run_in_folder
-from dvae.schemas import RunConfig
+from dvae.commands.cli import run
+from dvae.commands.schemas import RunConfig
+from dvae.runs.folder import run_in_folder
 
 
 def main(config: RunConfig) -> float | None:
     """Trains, or goes on; returns what sweeps compare runs by."""
 
     def train(config: RunConfig) -> dict[str, Any]:
-        from dvae.train import train
+        from dvae.commands.train import train
 
         return train(config)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dvae.build import build_vae
-from dvae.cli import compose
-from dvae.config import parse
+from dvae.commands.build import build_vae
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.schemas import TrainConfig
 from dvae.models import VAE
-from dvae.schemas import TrainConfig
 
 # Tests run beside each other, a process a core: neither they nor what they start need more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,12 +3,12 @@ import json
 import pytest
 import torch
 
-from dvae.baselines import BASELINES, floor
-from dvae.benchmark import benchmark
-from dvae.cli import CONFIGS, compose
-from dvae.config import parse
+from dvae.benchmark.baselines import BASELINES, floor
+from dvae.benchmark.cases import benchmark
+from dvae.commands.cli import CONFIGS, compose
+from dvae.commands.config import parse
+from dvae.commands.script_schemas import BenchmarkConfig
 from dvae.errors import UserError
-from dvae.script_schemas import BenchmarkConfig
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_the_reference_is_one_of_the_cases(tmp_path, data_dir):
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "suite").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_case_of_the_suites_composes(tmp_path, data_dir, path):
-    from dvae.benchmark import _case
+    from dvae.benchmark.cases import _case
 
     config = parse(
         BenchmarkConfig,

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from dvae.bounds import (
+from dvae.distributions import all_codes, sample_categorical
+from dvae.models.bounds import (
     Enumeration,
     exact_log_likelihood,
     importance_weighted_bound,
     log_importance_weights,
     sampled_bound,
 )
-from dvae.distributions import all_codes, sample_categorical
 from dvae.randomness import ImageStreams
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dvae.cli import ROOT
+from dvae.commands.cli import ROOT
 
 SMALL = ["debug=fast", "model.hidden=[8]", "model.num_latents=2", "trainer.progress_bar=false"]
 

@@ -1,10 +1,10 @@
 import pytest
 
-from dvae.cli import CONFIGS, compose
-from dvae.config import nearest, parse
+from dvae.commands.cli import CONFIGS, compose
+from dvae.commands.config import nearest, parse
+from dvae.commands.schemas import RunConfig, TrainConfig
+from dvae.commands.script_schemas import EvaluateConfig, SampleConfig
 from dvae.errors import UserError
-from dvae.schemas import RunConfig, TrainConfig
-from dvae.script_schemas import EvaluateConfig, SampleConfig
 
 GROUPS = ["data", "model", "prior", "estimator", "temperature", "objective", "optimizer", "trainer"]
 OPTIONS = [
@@ -68,7 +68,8 @@ def test_wrong_pairings_are_refused(make_config, overrides, message):
 
 
 def test_limits_are_those_of_the_code():
-    from dvae import distributions, schemas
+    from dvae import distributions
+    from dvae.commands import schemas
     from dvae.estimators import ESTIMATORS
 
     assert schemas.MAX_ENUMERATION == distributions.MAX_ENUMERATION

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dvae.cli import ROOT
+from dvae.commands.cli import ROOT
+from dvae.commands.train import train
 from dvae.files import write_file
-from dvae.train import train
 
 SMALL = [
     "model.hidden=[64]",

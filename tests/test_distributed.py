@@ -11,16 +11,16 @@ import pytest
 import torch
 from hydra.types import RunMode
 
-from dvae.cli import ROOT, compose
-from dvae.config import parse
-from dvae.data.episodes import EpisodeData
+from dvae.commands.cli import ROOT, compose
+from dvae.commands.config import parse
+from dvae.commands.evaluate import evaluate
+from dvae.commands.script_schemas import EvaluateConfig
+from dvae.commands.train import train
 from dvae.data.loader import BatchOrder
 from dvae.data.module import ImageDataModule
-from dvae.distributed import check_processes
 from dvae.errors import UserError
-from dvae.evaluate import evaluate
-from dvae.script_schemas import EvaluateConfig
-from dvae.train import train
+from dvae.tasks.policy.episodes import EpisodeData
+from dvae.training.processes import check_processes
 
 # A number of validation images that neither batches nor processes divide.
 SMALL = [
@@ -132,7 +132,7 @@ def test_other_tasks_run_in_one_process():
 def _hydra(monkeypatch, mode, *overrides):
     about = SimpleNamespace(mode=mode, overrides=SimpleNamespace(hydra=overrides))
     hydra = SimpleNamespace(initialized=lambda: True, get=lambda: about)
-    monkeypatch.setattr("dvae.distributed.HydraConfig", hydra)
+    monkeypatch.setattr("dvae.training.processes.HydraConfig", hydra)
     for rank in ("RANK", "SLURM_PROCID"):
         monkeypatch.delenv(rank, raising=False)
 

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from dvae.cli import compose
-from dvae.compare_gradients import compare_gradients
-from dvae.config import parse
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.gradients import compare_gradients
+from dvae.commands.script_schemas import GradientsConfig
 from dvae.distributions import all_codes, one_hot
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS, Exact
-from dvae.gradients import compare, draws, signal_to_noise
-from dvae.script_schemas import GradientsConfig
+from dvae.models.gradients import compare, draws, signal_to_noise
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_script_covers_every_estimator(tmp_path, data_dir):
 
 
 def test_too_many_codes_are_refused(tmp_path, make_config, data_dir):
-    from dvae.build import build_vae
-    from dvae.modules.vae import VAEModule
+    from dvae.commands.build import build_vae
+    from dvae.tasks.vae.module import VAEModule
 
     config = make_config("model.hidden=[8]")
     module = VAEModule(build_vae(config))

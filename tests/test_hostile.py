@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dvae.checkpoint import load_module
-from dvae.cli import _USER_ERRORS, ROOT, compose
-from dvae.config import parse
+from dvae.commands.cli import _USER_ERRORS, ROOT, compose
+from dvae.commands.config import parse
+from dvae.commands.schemas import RunConfig
+from dvae.commands.train import train
 from dvae.data.module import ImageDataModule
 from dvae.errors import UserError
-from dvae.resume import resumed
-from dvae.runs import run_in_folder
-from dvae.schemas import RunConfig
+from dvae.runs.folder import run_in_folder
+from dvae.runs.resume import resumed
 from dvae.tasks import find_task
-from dvae.train import train
+from dvae.training.checkpoints import load_module
 
 FLIPS, CUTS = 90, 25
 

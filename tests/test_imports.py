@@ -13,13 +13,22 @@ def _loaded(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["dvae", "dvae.config", "dvae.schemas", "dvae.cli", "dvae.schedules"]
+    "module",
+    [
+        "dvae",
+        "dvae.commands.config",
+        "dvae.commands.schemas",
+        "dvae.commands.cli",
+        "dvae.schedules",
+    ],
 )
 def test_configurations_do_not_wait_for_torch(module):
     assert not _loaded(module) & {"torch", "pytorch_lightning", "torchvision", "matplotlib"}
 
 
-@pytest.mark.parametrize("module", ["dvae.models", "dvae.bounds", "dvae.networks", "dvae.layers"])
+@pytest.mark.parametrize(
+    "module", ["dvae.models", "dvae.models.bounds", "dvae.networks.mlp", "dvae.layers"]
+)
 def test_models_know_neither_lightning_nor_hydra(module):
     assert not _loaded(module) & {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf"}
 

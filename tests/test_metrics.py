@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dvae.distributions import all_codes
-from dvae.metrics import CodeUsage, MutualInformation
+from dvae.models.usage import CodeUsage, MutualInformation
 
 
 @pytest.fixture

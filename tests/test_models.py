@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dvae.build import build_vae
+from dvae.commands.build import build_vae
 from dvae.models import VAE
 
 MODELS = [
@@ -84,7 +84,7 @@ def test_evaluation_mode_does_not_depend_on_the_batch(vae):
 
 
 def test_conv_refuses_other_shapes():
-    from dvae.networks import ConvEncoder
+    from dvae.networks.mlp import ConvEncoder
 
     with pytest.raises(ValueError, match=r"expected images of \(1, 28, 28\), found \(3, 32, 32\)"):
         ConvEncoder((3, 32, 32), 4, 5)

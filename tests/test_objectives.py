@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from dvae.bounds import Enumeration, exact_log_likelihood, log_importance_weights
 from dvae.distributions import all_codes
 from dvae.estimators import ESTIMATORS, Reinforce
 from dvae.layers import GumbelSoftmax
-from dvae.objectives import ELBO, IWAE, VIMCO
+from dvae.models.bounds import Enumeration, exact_log_likelihood, log_importance_weights
+from dvae.models.objectives import ELBO, IWAE, VIMCO
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from dvae.build import build_vae
-from dvae.optimizers import OPTIMIZERS, configure, parameter_groups
+from dvae.commands.build import build_vae
+from dvae.training.optimizers import OPTIMIZERS, configure, parameter_groups
 
 OPTIONS = {
     "adam": {"betas": (0.9, 0.99)},

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dvae.cli import _USER_ERRORS, CONFIGS, compose
-from dvae.config import parse
-from dvae.schemas import RunConfig
-from dvae.train import train
+from dvae.commands.cli import _USER_ERRORS, CONFIGS, compose
+from dvae.commands.config import parse
+from dvae.commands.schemas import RunConfig
+from dvae.commands.train import train
 
 SMALL = [
     "debug=fast",

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from dvae.cli import compose
-from dvae.config import parse
-from dvae.data.replay import Replay
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.evaluate import evaluate
+from dvae.commands.sample import sample
+from dvae.commands.schemas import RunConfig
+from dvae.commands.script_schemas import EvaluateConfig, SampleConfig
+from dvae.commands.train import train
 from dvae.errors import DivergedError, UserError
-from dvae.evaluate import evaluate
 from dvae.layers import GumbelSoftmax
-from dvae.models.policy import ActorCritic, Transitions
-from dvae.sample import sample
-from dvae.schemas import RunConfig
-from dvae.script_schemas import EvaluateConfig, SampleConfig
-from dvae.train import train
+from dvae.tasks.policy.model import ActorCritic, Transitions
+from dvae.tasks.policy.replay import Replay
 
 pytest.importorskip("gymnasium")
 
-from dvae.environments import Episodes, make_environment, play
+from dvae.tasks.policy.environments import Episodes, make_environment, play
 
 D, A = 3, 4
 
@@ -284,7 +284,7 @@ def test_checkpoints_are_evaluated_and_filmed(tmp_path):
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    from dvae import environments
+    from dvae.tasks.policy import environments
 
     gone = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
     monkeypatch.setattr(environments, "importlib", gone)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dvae.distributions import all_codes
-from dvae.priors import PRIORS
+from dvae.priors.factorized import PRIORS
 
 
 @pytest.fixture(params=sorted(PRIORS))

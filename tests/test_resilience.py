@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dvae.cli import ROOT
+from dvae.commands.cli import ROOT
 from dvae.errors import PrunedError
-from dvae.resilience import Pruning
+from dvae.training.resilience import Pruning
 
 SMALL = [
     "model.hidden=[8]",

@@ -13,15 +13,15 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.utils._pytree import tree_flatten_with_path
 
-from dvae.cli import _survive, compose
-from dvae.config import parse
+from dvae.commands.cli import _survive, compose
+from dvae.commands.config import parse
+from dvae.commands.schemas import TrainConfig
+from dvae.commands.train import train
 from dvae.errors import BusyError, UserError
 from dvae.files import lock_folder
-from dvae.resilience import BestCheckpoint, Patience
-from dvae.resume import resumed
-from dvae.runs import record, run_in_folder
-from dvae.schemas import TrainConfig
-from dvae.train import train
+from dvae.runs.folder import record, run_in_folder
+from dvae.runs.resume import resumed
+from dvae.training.resilience import BestCheckpoint, Patience
 
 KILLS = 20
 SMALL = [
@@ -47,7 +47,7 @@ KINDS = {
 
 # Processes that are forked from one that has imported everything start at once.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["dvae.train", "dvae.cli"])
+processes.set_forkserver_preload(["dvae.commands.train", "dvae.commands.cli"])
 
 
 def _config(folder, data_dir, *overrides):
@@ -56,7 +56,7 @@ def _config(folder, data_dir, *overrides):
 
 
 def _run(folder, data_dir, overrides):
-    from dvae.train import train
+    from dvae.commands.train import train
 
     torch.set_num_threads(1)
     run_in_folder(_config(folder, data_dir, *overrides), train)
@@ -204,7 +204,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
 
 def test_a_second_start_of_a_sweep_leaves_the_running_one_alone(tmp_path, monkeypatch):
     hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path))
-    monkeypatch.setattr("dvae.cli.HydraConfig", SimpleNamespace(get=lambda: hydra))
+    monkeypatch.setattr("dvae.commands.cli.HydraConfig", SimpleNamespace(get=lambda: hydra))
     record(tmp_path)
     before = (tmp_path / "status.json").read_text()
     assert math.isnan(_survive(BusyError("another run writes to it")))

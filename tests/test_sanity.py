@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from dvae.callbacks import Concerns
+from dvae.commands.train import train
 from dvae.errors import DivergedError
-from dvae.metrics import CodeUsage
-from dvae.modules.vae import VAEModule
-from dvae.train import train
+from dvae.models.usage import CodeUsage
+from dvae.tasks.vae.module import VAEModule
+from dvae.training.callbacks import Concerns
 
 SMALL = ["debug=fast", "model.hidden=[16]", "data.eval_batch_size=50", "model.num_latents=3"]
 
@@ -151,7 +151,7 @@ def test_a_warning_comes_again_when_it_had_ceased(caplog):
 
 
 def test_status_tells_why(make_config, tmp_path, monkeypatch):
-    from dvae.runs import run_in_folder
+    from dvae.runs.folder import run_in_folder
 
     _break(monkeypatch, [1], math.inf)
     with pytest.raises(DivergedError):

@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from dvae.cli import compose
-from dvae.config import parse
-from dvae.data.augment import deform
-from dvae.data.labelled import LabelledImageDataModule, draw_labelled
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.evaluate import evaluate
+from dvae.commands.sample import sample
+from dvae.commands.schemas import RunConfig
+from dvae.commands.script_schemas import EvaluateConfig, SampleConfig
+from dvae.commands.train import train
 from dvae.data.loader import BatchOrder
 from dvae.data.module import ImageDataModule
 from dvae.data.sources import load_labels
 from dvae.distributions import bernoulli_log_likelihood, one_hot
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
-from dvae.evaluate import evaluate
 from dvae.layers import GumbelSoftmax
-from dvae.models.semi_supervised import ClassStyleVAE
-from dvae.modules.base import Evaluation
-from dvae.modules.semi_supervised import SemiSupervisedModule
-from dvae.networks import MLPEncoder
+from dvae.networks.mlp import MLPEncoder
 from dvae.randomness import ImageStreams
-from dvae.sample import sample
-from dvae.schemas import RunConfig
-from dvae.script_schemas import EvaluateConfig, SampleConfig
-from dvae.train import train
+from dvae.tasks.semi_supervised.data import LabelledImageDataModule, draw_labelled
+from dvae.tasks.semi_supervised.deform import deform
+from dvae.tasks.semi_supervised.model import ClassStyleVAE
+from dvae.tasks.semi_supervised.module import SemiSupervisedModule
+from dvae.training.module import Evaluation
 
 K, D = 3, 1
 

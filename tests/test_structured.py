@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from dvae.cli import compose
-from dvae.config import parse
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.evaluate import evaluate
+from dvae.commands.sample import sample
+from dvae.commands.schemas import RunConfig
+from dvae.commands.script_schemas import EvaluateConfig, SampleConfig
+from dvae.commands.train import train
 from dvae.distributions import all_codes, bernoulli_log_likelihood, one_hot
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS, Reinforce
-from dvae.evaluate import evaluate
 from dvae.layers import GumbelSoftmax
-from dvae.models.structured import StochasticNetwork, halves
-from dvae.modules.base import Evaluation
-from dvae.modules.structured_prediction import StructuredPredictionModule
 from dvae.randomness import ImageStreams
-from dvae.sample import sample
-from dvae.schemas import RunConfig
-from dvae.script_schemas import EvaluateConfig, SampleConfig
-from dvae.train import train
+from dvae.tasks.structured_prediction.model import StochasticNetwork, halves
+from dvae.tasks.structured_prediction.module import StructuredPredictionModule
+from dvae.training.module import Evaluation
 
 N, K = 2, 3
 

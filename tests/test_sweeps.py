@@ -10,11 +10,11 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from dvae import sweep_plot
-from dvae.cli import CONFIGS, ROOT
+from dvae.commands.cli import CONFIGS, ROOT
 from dvae.errors import OtherRunError, UserError
-from dvae.runs import find_runs, record, run_in_folder
-from dvae.sweeps import command, rank, summarize, swept_keys
+from dvae.runs import plot as sweep_plot
+from dvae.runs.folder import find_runs, record, run_in_folder
+from dvae.runs.summary import command, rank, summarize, swept_keys
 
 
 def _write(folder, overrides, val, *, test=-1.0, state="finished", reason=None):
@@ -193,6 +193,6 @@ def test_commands_quote_what_a_shell_would_read(tmp_path):
     [("jobli", "hydra/launcher: expected one of basic, joblib, ray, slurm"), ("ray", "extra ray")],
 )
 def test_launchers_are_named(launcher, message):
-    from dvae.cli import _no_option
+    from dvae.commands.cli import _no_option
 
     assert message in _no_option("hydra/launcher", launcher)

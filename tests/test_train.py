@@ -7,15 +7,15 @@ import shutil
 import pytest
 import torch
 
-from dvae.checkpoint import load_checkpoint, load_module
-from dvae.cli import CONFIGS, compose
-from dvae.config import parse
+from dvae.commands.cli import CONFIGS, compose
+from dvae.commands.config import parse
+from dvae.commands.evaluate import evaluate
+from dvae.commands.sample import sample
+from dvae.commands.schemas import TrainConfig
+from dvae.commands.script_schemas import EvaluateConfig, SampleConfig
+from dvae.commands.train import train
 from dvae.errors import UserError
-from dvae.evaluate import evaluate
-from dvae.sample import sample
-from dvae.schemas import TrainConfig
-from dvae.script_schemas import EvaluateConfig, SampleConfig
-from dvae.train import train
+from dvae.training.checkpoints import load_checkpoint, load_module
 
 SMALL = ["debug=fast", "model.hidden=[16]", "data.eval_batch_size=50"]
 
@@ -120,8 +120,8 @@ def test_metrics_depend_on_neither_batch_size_nor_run(
     """Batches of 1, 7 and 1,000 of a validation split of 103 images."""
     folder = run[0]
     if not trained:
-        from dvae.build import build_vae
-        from dvae.modules.vae import VAEModule
+        from dvae.commands.build import build_vae
+        from dvae.tasks.vae.module import VAEModule
 
         torch.manual_seed(0)
         config = make_config("model.num_latents=4", "model.num_categories=8", "model.hidden=[16]")

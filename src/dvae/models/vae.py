@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dvae.distributions import bernoulli_log_likelihood, categorical_kl, one_hot
 from dvae.estimators import CodeSample
 from dvae.layers import GumbelSoftmax
-from dvae.priors import Prior
+from dvae.priors.factorized import Prior
 
 __all__ = ["VAE", "VAEOutput"]
 

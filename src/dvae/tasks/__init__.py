@@ -1,4 +1,4 @@
-"""What can be trained: one file a task, which its name in configurations is."""
+"""What can be trained: one folder a task, whose name its name in configurations is."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -8,7 +8,7 @@ from dvae.tasks.base import Task
 
 __all__ = ["TASKS", "find_task"]
 
-TASKS = sorted({module.name for module in iter_modules(__path__)} - {"base"})
+TASKS = sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 """The names of the tasks."""
 
 
@@ -22,5 +22,5 @@ def find_task(name: object) -> Task:
         raise UserError(
             f"task: expected one of {', '.join(TASKS)}, found {name!r}{nearest(str(name), TASKS)}"
         )
-    task: Task = import_module(f"{__name__}.{name}").TASK
+    task: Task = import_module(f"{__name__}.{name}.task").TASK
     return task

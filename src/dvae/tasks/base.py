@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dvae.commands.schemas import RunConfig, StoredConfig
+from dvae.commands.script_schemas import EvaluateConfig, FromCheckpointConfig, SampleConfig
 from dvae.errors import UserError, nearest
-from dvae.schemas import RunConfig, StoredConfig
-from dvae.script_schemas import EvaluateConfig, FromCheckpointConfig, SampleConfig
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from dvae.data.base import TaskData
-    from dvae.modules.base import TaskModule
     from dvae.schedules import Schedule
+    from dvae.training.module import TaskModule
 
 __all__ = ["IMAGE_OPTIONS", "Drawing", "Task"]
 
@@ -80,8 +80,8 @@ class Task(ABC):
 
     @property
     def name(self) -> str:
-        """Its name in configurations: that of its file."""
-        return type(self).__module__.rpartition(".")[2]
+        """Its name in configurations: that of its folder."""
+        return type(self).__module__.split(".")[-2]
 
     def check(self, config: Any) -> None:
         """Refuses options of a run that would have no effect, or that contradict one another.
@@ -119,7 +119,7 @@ class Task(ABC):
 
     def schedules(self, config: Any, total_steps: int) -> dict[str, Schedule]:
         """What changes with the step in a run of so many, by name."""
-        from dvae.build import build_learning_rate, build_temperature
+        from dvae.commands.build import build_learning_rate, build_temperature
 
         temperature = build_temperature(config, total_steps)
         schedules: dict[str, Schedule] = {} if temperature is None else {"temperature": temperature}

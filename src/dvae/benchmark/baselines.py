@@ -1,0 +1,221 @@
+"""What training and evaluation are timed against: bare matrix products, and plain PyTorch.
+
+Each is a function of a configuration that returns a step, with the configured network, data and
+precision.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from dvae.commands.build import build_data, build_vae
+from dvae.commands.schemas import TrainConfig
+from dvae.data.binarize import to_unit
+from dvae.data.bundled import unpack_mnist
+from dvae.data.sources import IMAGE_SHAPE
+from dvae.errors import UserError
+from dvae.models import VAE
+from dvae.models.bounds import MAX_DECODES, sampled_bound
+from dvae.randomness import ImageStreams
+from dvae.training.devices import tune_process
+
+__all__ = ["BASELINES", "Step", "floor", "likelihood", "likelihood_floor", "loop", "tutorial"]
+
+Step = Callable[[], object]
+
+
+def floor(config: TrainConfig, device: torch.device) -> Step:
+    """The matrix products (and convolutions) of the network, forward and backward, and no more.
+
+    Their operands are in the configured precision; nothing is drawn, activated or updated. No
+    training of this network on this library can be faster.
+    """
+    vae = build_vae(config).eval()
+    images = torch.rand(config.data.batch_size, *IMAGE_SHAPE)
+    codes = torch.zeros(config.objective.num_samples, len(images), vae.num_latents).long()
+    layers = _layers(vae, lambda: (vae.encode(images), vae.decode_codes(codes)))
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    products = [
+        _product(layer.to(device, dtype), shape, wants_input_gradient=index > 0)
+        for index, (layer, shape) in enumerate(layers)
+    ]
+
+    def step() -> None:
+        for product in products:
+            product()
+
+    return step
+
+
+def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
+    """The layers with a weight that a use of the model passes through, with their input's shape."""
+    calls: list[tuple[nn.Module, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape)))
+        for module in vae.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.no_grad():
+        use()
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def _product(
+    module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool, forward_only: bool = False
+) -> Step:
+    """A layer's product forward, and the products for the gradients of its weight and input."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
+    if isinstance(module, nn.Linear):
+        x = x.flatten(0, -2)
+        y = torch.empty(len(x), len(weight), dtype=x.dtype, device=x.device)
+        g, dw, dx = torch.randn_like(y), torch.empty_like(weight), torch.empty_like(x)
+
+        def multiply() -> None:
+            with torch.no_grad():
+                torch.mm(x, weight.t(), out=y)
+                if forward_only:
+                    return
+                torch.mm(g.t(), x, out=dw)
+                if wants_input_gradient:
+                    torch.mm(g, weight, out=dx)
+
+        return multiply
+    if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        raise TypeError(f"expected a linear or convolutional layer, found {type(module).__name__}")
+    module.bias = None
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    settings = (module.stride, module.padding, module.dilation, transposed, (0, 0), 1)
+    with torch.no_grad():
+        g = torch.randn_like(module(x))
+    wanted = [wants_input_gradient, True, False]
+
+    def convolve() -> None:
+        with torch.no_grad():
+            torch.ops.aten.convolution(x, weight, None, *settings)
+            if not forward_only:
+                torch.ops.aten.convolution_backward(g, x, weight, None, *settings, wanted)
+
+    return convolve
+
+
+def likelihood_floor(config: TrainConfig, device: torch.device) -> Step:
+    """The matrix products of the decoder for `test_samples` codes of each image of a batch."""
+    vae = build_vae(config).eval()
+    count = config.data.batch_size * config.test_samples
+    rows = min(count, MAX_DECODES)
+    codes = torch.zeros(rows, vae.num_latents).long()
+    layers = _layers(vae, lambda: vae.decode_codes(codes))
+    products = [
+        _product(layer.to(device), shape, wants_input_gradient=False, forward_only=True)
+        for layer, shape in layers
+    ]
+
+    def step() -> None:
+        for _ in range(-(-count // rows)):
+            for product in products:
+                product()
+
+    return step
+
+
+def likelihood(config: TrainConfig, device: torch.device) -> Step:
+    """The importance-weighted bound of a batch with `test_samples` samples, as in a test."""
+    tune_process()
+    vae = build_vae(config).eval().to(device)
+    data = build_data(config.data, config.paths.data_dir, config.seed)
+    images = to_unit(data.images("test")[: config.data.batch_size].to(device))
+    indices = torch.arange(len(images), device=device)
+
+    def step() -> None:
+        with torch.no_grad():
+            streams = ImageStreams(indices, config.seed)
+            sampled_bound(vae, images, vae.encode(images), streams, config.test_samples)
+
+    return step
+
+
+def loop(config: TrainConfig, device: torch.device) -> Step:
+    """A plain loop over images that lie in memory, with the default Adam."""
+    data = build_data(config.data, config.paths.data_dir, config.seed)
+    images = (data.images("train").float() / 255).to(device)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for indices in torch.randperm(len(images), device=device).split(config.data.batch_size):
+                if len(indices) == config.data.batch_size:
+                    yield images[indices]
+
+    return _train(config, device, batches())
+
+
+def tutorial(config: TrainConfig, device: torch.device) -> Step:
+    """The loop of a tutorial: torchvision's data set, `ToTensor`, a `DataLoader`, default Adam.
+
+    Raises:
+        UserError: With another data set than MNIST.
+    """
+    if config.data.name != "mnist":
+        raise UserError(f"tutorial: expected data=mnist, found {config.data.name}")
+    root = Path(config.paths.data_dir)
+    unpack_mnist(root)
+    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    loader = DataLoader(data, config.data.batch_size, shuffle=True, drop_last=True)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for images, _ in loader:
+                yield images.to(device)
+
+    return _train(config, device, batches())
+
+
+def _train(config: TrainConfig, device: torch.device, batches: Iterator[Tensor]) -> Step:
+    """An optimizer step as tutorials write it: Gumbel-Softmax, binary cross-entropy, Adam."""
+    vae: VAE = build_vae(config).to(device)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
+    num_samples = config.objective.num_samples
+
+    def autocast() -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    def step() -> None:
+        x = next(batches)
+        if config.data.binarization == "dynamic":
+            x = torch.bernoulli(x)
+        optimizer.zero_grad()
+        with autocast():
+            logits = vae.encode(x)
+            repeated = logits.repeat(num_samples, 1, 1)
+            z = functional.gumbel_softmax(repeated, tau=0.7)
+            pixels = vae.decode(z)
+            targets = x.repeat(num_samples, 1, 1, 1)
+            distortion = functional.binary_cross_entropy_with_logits(
+                pixels, targets, reduction="sum"
+            )
+            q = logits.softmax(-1)
+            rate = (q * (logits.log_softmax(-1) + math.log(vae.num_categories))).sum()
+            loss = distortion / len(z) + rate / len(x)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+BASELINES: dict[str, Callable[[TrainConfig, torch.device], Step]] = {
+    "floor": floor,
+    "likelihood": likelihood,
+    "likelihood_floor": likelihood_floor,
+    "loop": loop,
+    "tutorial": tutorial,
+}
+"""The names by which cases of the benchmark know the baselines."""

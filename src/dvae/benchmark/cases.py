@@ -1,0 +1,181 @@
+"""Times training steps of several configurations in one run: a table and JSON.
+
+Machines drift. Each case therefore lives in a process of its own, and the processes take turns: all
+meet the same conditions, and the ratios within a round mean more than the times.
+"""
+
+import multiprocessing
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dvae.benchmark.worker import KINDS, Case, work
+from dvae.commands.cli import compose
+from dvae.commands.config import parse
+from dvae.commands.schemas import RunConfig, TrainConfig
+from dvae.commands.script_schemas import BenchmarkConfig
+from dvae.errors import UserError
+from dvae.files import write_json
+
+__all__ = ["Timing", "benchmark"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Time of one case.
+
+    Attributes:
+        case: What was timed.
+        milliseconds: A step, the median over rounds.
+        ratio: To the case that is compared with in the same round, the median over rounds.
+        images_per_second: Training images, from the median.
+        mebibytes: Peak memory: of the process, libraries included, or of the GPU.
+    """
+
+    case: str
+    milliseconds: float
+    ratio: float
+    images_per_second: float
+    mebibytes: float
+
+
+def benchmark(config: BenchmarkConfig) -> list[Timing]:
+    """Times the cases in turns, prints a table, writes `benchmark.json`.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        One timing a case.
+
+    Raises:
+        UserError: If a case is wrong or fails.
+    """
+    output = Path(config.paths.output_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        cases = [_case(name, config, Path(scratch) / str(i)) for i, name in enumerate(config.cases)]
+        with _workers(cases) as pipes:
+            rounds = _take_turns(pipes, config)
+            reports = [_ask(pipe, "report") for pipe in pipes]
+    reference = config.cases.index(config.relative_to)
+    timings = []
+    for i, case in enumerate(cases):
+        seconds = median(row[i] for row in rounds)
+        ratio = median(row[i] / row[reference] for row in rounds)
+        speed = case.config.data.batch_size / seconds
+        timings.append(Timing(case.name, 1e3 * seconds, ratio, speed, reports[i]["mebibytes"]))
+    output.mkdir(parents=True, exist_ok=True)
+    content = {
+        "machine": reports[0]["machine"],
+        "shared": [*config.shared, *config.extra],
+        "relative_to": config.relative_to,
+        "timings": [asdict(timing) for timing in timings],
+        "seconds": rounds,
+    }
+    write_json(output / "benchmark.json", content)
+    console = Console()
+    console.print(_table(timings, config, reports[0]["machine"]))
+    for case, report in zip(cases, reports, strict=True):
+        if report["profile"]:
+            console.print(f"\n{case.name}\n{report['profile']}", soft_wrap=True, highlight=False)
+    console.print(f"written to {output / 'benchmark.json'}", soft_wrap=True, highlight=False)
+    return timings
+
+
+def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
+    kind, *overrides = shlex.split(name) or [""]
+    if kind not in KINDS:
+        raise UserError(f"cases: expected each to begin with one of {KINDS}, found {name!r}")
+    own = [
+        f"paths.data_dir={config.paths.data_dir}",
+        f"paths.output_dir={scratch}",
+        f"trainer.limit_train_batches={config.steps}",
+        "trainer.limit_eval_batches=1",
+        f"trainer.max_epochs={config.warmup + config.rounds + 1}",
+    ]
+    values = compose("train", [*config.shared, *config.extra, *overrides, *own])
+    # Training of any task is timed; the baselines are those of a VAE.
+    schema = RunConfig if kind == "train" else TrainConfig
+    return Case(name, kind, parse(schema, values), config.profile)
+
+
+@contextmanager
+def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
+    """A process for each case; they end with the context."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    try:
+        for case in cases:
+            here, there = context.Pipe()
+            # By its name, training takes it for one that a user looks at.
+            process = context.Process(
+                name="MainProcess", target=work, args=(case, there), daemon=True
+            )
+            process.start()
+            there.close()
+            pipes.append(here)
+            processes.append(process)
+        yield pipes
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+def _take_turns(pipes: list[Connection], config: BenchmarkConfig) -> list[list[float]]:
+    """Seconds of a step, a row a round and a column a case."""
+    rounds: list[list[float]] = []
+    with Console().status("") as status:
+        for number in range(config.warmup + config.rounds):
+            counted = number >= config.warmup
+            row = []
+            for pipe, name in zip(pipes, config.cases, strict=True):
+                round_name = f"round {number - config.warmup + 1}" if counted else "warm-up"
+                status.update(f"{round_name} of {config.rounds}: {name}")
+                row.append(_ask(pipe, "turn") / config.steps)
+            if counted:
+                rounds.append(row)
+    return rounds
+
+
+def _ask(pipe: Connection, request: str) -> Any:
+    try:
+        pipe.send(request)
+        answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise UserError("a process of the benchmark ended, perhaps for want of memory") from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Table:
+    overrides = " ".join([*config.shared, *config.extra])
+    table = Table(
+        title=f"A step, median of {config.rounds} rounds: {machine}",
+        caption=f"relative to {config.relative_to!r}; all with {overrides or 'nothing'}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("case")
+    for name in ("ms", "relative", "images / s", "peak MiB"):
+        table.add_column(name, justify="right")
+    for timing in timings:
+        table.add_row(
+            timing.case,
+            f"{timing.milliseconds:.2f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.images_per_second:,.0f}",
+            f"{timing.mebibytes:,.0f}",
+        )
+    return table

@@ -1,0 +1,157 @@
+"""A process of the benchmark: waits for its turns, and times the steps of one case."""
+
+import os
+import platform
+import pty
+import resource
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dvae.errors import UserError
+
+__all__ = ["KINDS", "Case", "work"]
+
+_TRAIN = "train"
+KINDS = (_TRAIN, "floor", "loop", "tutorial", "likelihood", "likelihood_floor")
+"""What a case can time: training as `scripts/train.py` runs it, and `dvae.benchmark.baselines`."""
+_PROFILED_OPERATORS = 25
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a process times: a kind, and a configuration of `scripts/train.py`, of any task."""
+
+    name: str
+    kind: str
+    config: Any
+    profile: bool
+
+
+class _Turns:
+    """The worker's side: waits for its turn, and answers with the time that it took."""
+
+    def __init__(self, pipe: Connection, case: Case) -> None:
+        self._pipe = pipe
+        self._case = case
+        self._profiler: Any = None
+        self._profile = ""
+        self._seconds: float | None = None
+
+    def begin(self) -> None:
+        """Answers with the time of the last turn, and returns when it is this worker's again.
+
+        Not before: what is done between two turns, such as a validation, would disturb the others.
+        """
+        import torch
+
+        if self._seconds is not None:
+            self._pipe.send(self._seconds)
+        while self._pipe.recv() == "report":
+            self._pipe.send(self._report())
+        if self._case.profile:
+            self._profiler = torch.profiler.profile()
+            self._profiler.start()
+        self._synchronize()
+        self._start = time.perf_counter()
+
+    def end(self) -> None:
+        """Stops the clock."""
+        self._synchronize()
+        self._seconds = time.perf_counter() - self._start
+        if self._profiler is not None:
+            self._profiler.stop()
+            averages = self._profiler.key_averages()
+            order = f"self_{'cuda' if self._on_cuda() else 'cpu'}_time_total"
+            self._profile = averages.table(sort_by=order, row_limit=_PROFILED_OPERATORS)
+
+    def _on_cuda(self) -> bool:
+        import torch
+
+        return torch.cuda.is_available() and self._case.config.trainer.accelerator != "cpu"
+
+    def _synchronize(self) -> None:
+        if self._on_cuda():
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _report(self) -> dict[str, Any]:
+        import torch
+
+        device, peak = platform.machine(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self._on_cuda():
+            device, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
+        machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        return {"mebibytes": peak, "machine": machine, "profile": self._profile}
+
+
+def work(case: Case, pipe: Connection) -> None:
+    """The life of a worker's process."""
+    _give_terminal()
+    turns = _Turns(pipe, case)
+    try:
+        if case.kind == _TRAIN:
+            _train(case, turns)
+        else:
+            _repeat(case, turns)
+    except EOFError:
+        return
+    except UserError as error:
+        pipe.send(UserError(f"{case.name}: {error}"))
+    except Exception as error:
+        pipe.send(UserError(f"{case.name}: failed with {type(error).__name__}: {error}"))
+
+
+def _give_terminal() -> None:
+    """Shows the process a terminal that nobody looks at: bars are drawn as for a user."""
+    reader, terminal = pty.openpty()
+    os.dup2(terminal, 1)
+    os.dup2(terminal, 2)
+
+    def drain() -> None:
+        while os.read(reader, 65536):
+            pass
+
+    threading.Thread(target=drain, daemon=True).start()
+
+
+def _train(case: Case, turns: _Turns) -> None:
+    """Runs what `scripts/train.py` runs; a turn is the training part of an epoch."""
+    import pytorch_lightning as pl
+
+    from dvae.commands.train import train
+
+    class Clock(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            turns.begin()
+
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, i: int
+        ) -> None:
+            if i + 1 == trainer.num_training_batches:
+                turns.end()
+
+    train(case.config, [Clock()])
+
+
+def _repeat(case: Case, turns: _Turns) -> None:
+    """Repeats the step of a baseline."""
+    import torch
+
+    from dvae.benchmark.baselines import BASELINES
+    from dvae.training.devices import resolve_device
+
+    accelerator = case.config.trainer.accelerator
+    device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    torch.set_flush_denormal(True)
+    torch.manual_seed(case.config.seed)
+    step = BASELINES[case.kind](case.config, device)
+    steps = case.config.trainer.limit_train_batches
+    while True:
+        turns.begin()
+        for _ in range(int(steps)):
+            step()
+        turns.end()

@@ -1,0 +1,230 @@
+"""Command lines: Hydra composes, a schema checks, and mistakes end in one line."""
+
+import logging
+import math
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from dvae.commands.config import parse
+from dvae.commands.schemas import AnySchema
+from dvae.errors import BusyError, OtherRunError, PrunedError, UserError, nearest
+from dvae.runs.folder import record
+from dvae.runs.resume import quoted, resumed
+
+__all__ = ["CONFIGS", "ROOT", "compose", "run"]
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The project's folder."""
+CONFIGS = ROOT / "configs"
+"""The folder of the configurations."""
+
+EXIT_CODE = 2
+_USER_ERRORS = (
+    UserError,
+    HydraException,
+    OmegaConfBaseException,
+    OSError,
+    UnicodeDecodeError,
+    YAMLError,
+)
+
+_EXTRAS = {
+    "joblib": "joblib",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
+"""Launchers of other packages, and the extra that brings each."""
+
+_PATHS = {
+    "checkpoint",
+    "data_dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "output",
+    "output_dir",
+    "paths.data_dir",
+    "paths.output_dir",
+}
+"""Keys whose values are paths."""
+
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
+
+
+def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) -> None:
+    """Runs a task with the configuration of the command line.
+
+    Args:
+        name: Name of the configuration in `CONFIGS`.
+        schema: What it is checked against.
+        task: Called with the checked configuration; for a multirun once a job.
+    """
+    # Hydra would print tracebacks and leave with code 1.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
+    def job(config: DictConfig) -> Any:
+        try:
+            return task(parse(schema, _plain(config)))
+        except OtherRunError as error:
+            _fail(str(error))
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return _survive(error)
+            if isinstance(error, _USER_ERRORS):
+                _fail(_explain(error, name))
+            raise
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        # In a sweep, commas stand between values.
+        if not {"-m", "--multirun"} & set(sys.argv):
+            sys.argv[1:] = [_with_quotes(item) for item in sys.argv[1:]]
+        if "resume" in schema.model_fields:
+            sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
+        job()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has left: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _USER_ERRORS as error:
+        _fail(_explain(error, name))
+    except ValueError as error:
+        # What Hydra says of group=number, which names neither.
+        if not str(error).startswith("Config group override"):
+            raise
+        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
+        for group in given.keys() & set(_groups()):
+            if given[group] not in _options(group):
+                _fail(_no_option(group, given[group]))
+        _fail(str(error))
+
+
+def _with_quotes(argument: str) -> str:
+    """A path of the command line as it is meant: Hydra would read signs in it, such as =."""
+    key, _, value = argument.partition("=")
+    if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
+        return argument
+    return f"{key}={quoted(value)}"
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process as a shell expects it of one that a signal has ended."""
+    raise SystemExit(128 + number)
+
+
+def _survive(error: Exception) -> float:
+    """Keeps why one run of a sweep has failed, so that the others can go on."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    expected = isinstance(error, (*_USER_ERRORS, PrunedError))
+    # What a run that goes on has written stays.
+    reason = str(error) if isinstance(error, BusyError) else record(folder, error)
+    logging.getLogger(__name__).error(
+        "%s: %s", folder.name, reason, exc_info=None if expected else error
+    )
+    return math.nan
+
+
+def compose(name: str, overrides: list[str]) -> Any:
+    """Composes a configuration from overrides, as plain values; inside of a job too."""
+    return _plain(_compose(name, overrides))
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    running = GlobalHydra.instance()
+    outer = running.hydra
+    running.clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(name, overrides=overrides)
+    finally:
+        running.hydra = outer
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Resolved plain values; keys with a leading underscore only help to form others."""
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return {key: value for key, value in values.items() if not key.startswith("_")}
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    raise SystemExit(EXIT_CODE)
+
+
+def _explain(error: Exception, name: str) -> str:
+    """What to mend, in place of Hydra's advice to append a mistyped key with +."""
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.filename or 'file'}: expected to read or write it, found: {error.strerror}"
+    if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
+        return _no_option(*match.groups())
+    if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
+        key = match.group(1).split("@")[0]
+        if key == "sweep" and name == "train":
+            return "sweep: no such key; a preset is added with +sweep=…"
+        return f"{key}: no such key{nearest(key, _keys(name))}"
+    if match := re.search(r"Key '([^']+)' is not in struct", text):
+        return f"{match.group(1)}: no such key"
+    if match := re.search(r"Interpolation key '_tuned\.(.*)' not found", text):
+        return f"experiment: expected a pair that settings are known for, found {match.group(1)}"
+    return text.partition("See https")[0].partition("full_key:")[0]
+
+
+def _groups() -> list[str]:
+    return [path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _no_option(group: str, option: str) -> str:
+    if option in _EXTRAS:
+        return (
+            f"{group}={option}: expected the extra {_EXTRAS[option]}, found none; "
+            f'pip install -e ".[{_EXTRAS[option]}]"'
+        )
+    options = sorted(
+        {*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())}
+    )
+    return (
+        f"{group}: expected one of {', '.join(options)}, found {option!r}{nearest(option, options)}"
+    )
+
+
+def _keys(name: str) -> list[str]:
+    """All keys and groups of a configuration with its defaults, dotted."""
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [prefix]
+        below = [key for k, v in node.items() for key in walk(v, f"{prefix}.{k}" if prefix else k)]
+        return below + ([prefix] if prefix else [])
+
+    if name not in ("train", "schedule"):
+        return walk(OmegaConf.to_container(_compose(name, [])), "")
+    # Keys differ between tasks.
+    options = [f"task={option}" for option in _options("task")]
+    task = [item for item in sys.argv[1:] if item in options]
+    return sorted({*walk(OmegaConf.to_container(_compose(name, task)), ""), *_groups()})

@@ -1,0 +1,59 @@
+"""Draws pictures from a checkpoint: an image or a film, and the codes behind it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from dvae.commands.script_schemas import SampleConfig
+from dvae.files import write_file
+from dvae.randomness import keyed_generator
+from dvae.tasks import find_task
+from dvae.tasks.pictures import save_film, save_image
+from dvae.training.checkpoints import load_module
+from dvae.training.devices import resolve_device
+
+__all__ = ["sample"]
+
+
+def sample(config: SampleConfig) -> Path:
+    """Draws one kind of picture and writes `<what>.png`, or `<what>.gif`, and `<what>.npz`.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Where the picture lies.
+
+    Raises:
+        UserError: If an input is wrong.
+    """
+    checkpoint = Path(config.checkpoint)
+    module, trained = load_module(checkpoint)
+    task = find_task(trained.task)
+    task.check_options(config)
+    what = task.check_drawing(config.what)
+    module.to(resolve_device(config.device))
+    if config.relaxed_temperature is not None:
+        module.set_temperature(config.relaxed_temperature)
+    data = task.stored_data(trained, config)
+    generator = keyed_generator(config.seed, device=module.device)
+    with torch.no_grad():
+        drawing = task.draw(module, data, what, config, generator)
+    folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
+    folder.mkdir(parents=True, exist_ok=True)
+    film = drawing.pictures.ndim == 4
+    picture = folder / f"{what}.{'gif' if film else 'png'}"
+    if film:
+        save_film(drawing.pictures, picture, drawing.seconds)
+    else:
+        save_image(drawing.pictures, picture)
+    with write_file(picture.with_suffix(".npz"), "wb") as file:
+        np.savez(file, codes=drawing.codes.cpu().numpy())
+    Console().print(
+        f"written to {picture} and {picture.with_suffix('.npz').name}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return picture

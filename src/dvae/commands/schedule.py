@@ -1,0 +1,55 @@
+"""Shows the schedules of a run: a table and a plot of temperature, learning rate and others."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from rich.console import Console
+from rich.table import Table
+
+from dvae.commands.schemas import RunConfig
+from dvae.files import write_file
+from dvae.tasks import find_task
+
+__all__ = ["show"]
+
+_ROWS = 11
+
+
+def show(config: RunConfig) -> Path:
+    """Prints temperature, learning rate and others over the run and writes `schedule.png`.
+
+    Args:
+        config: The configuration of the run.
+
+    Returns:
+        Where the plot lies, in `config.paths.output_dir`.
+    """
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    task = find_task(config.task)
+    total = task.data(config).steps_per_epoch() * config.trainer.max_epochs
+    curves = {name.replace("_", " "): s for name, s in task.schedules(config, total).items()}
+    table = Table(title=f"{total:,} steps", title_justify="left")
+    for name in ("step", *curves):
+        table.add_column(name, justify="right")
+    for row in range(_ROWS):
+        step = round(row * (total - 1) / (_ROWS - 1))
+        table.add_row(f"{step:,}", *(f"{curve(step):.5g}" for curve in curves.values()))
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(4 * len(curves), 3), layout="constrained", squeeze=False
+    )
+    steps = range(0, total, max(1, total // 1000))
+    for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        axis.plot(steps, [curve(step) for step in steps])
+        axis.set(title=name, xlabel="step", ylim=(0, None))
+        axis.grid(alpha=0.3)
+    path = Path(config.paths.output_dir) / "schedule.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_file(path, "wb") as file:
+        figure.savefig(file, dpi=100, format="png")
+    plt.close(figure)
+    console = Console()
+    console.print(table)
+    console.print(f"written to {path}", soft_wrap=True, highlight=False)
+    return path

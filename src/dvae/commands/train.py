@@ -1,0 +1,209 @@
+"""Trains a model: configuration → metrics and a folder with all that the run wrote."""
+
+from collections.abc import Mapping, Sequence
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+
+from dvae.commands.report import metrics_table
+from dvae.commands.schemas import RunConfig, Schema
+from dvae.data.base import TaskData
+from dvae.errors import UserError
+from dvae.files import write_file, write_json
+from dvae.runs.folder import is_first_process
+from dvae.runs.provenance import environment
+from dvae.tasks import find_task
+from dvae.tasks.pictures import save_image
+from dvae.training.callbacks import Concerns, GradientNoise, Pictures, ProgressBar, quiet
+from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
+from dvae.training.devices import tune_process
+from dvae.training.module import TaskModule
+from dvae.training.processes import SharedBuffers, check_processes
+from dvae.training.resilience import BestCheckpoint, Finite, LastCheckpoint, Patience, Pruning
+
+__all__ = ["train"]
+
+_PRECISION: dict[int | str, Any] = {
+    16: "16-mixed",
+    32: "32-true",
+    64: "64-true",
+    "bf16": "bf16-mixed",
+}
+
+
+def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
+    """Trains on one configuration and tests the best checkpoint, or the last without validation.
+
+    Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
+    events, `metrics.json` and the task's pictures.
+
+    Args:
+        config: The configuration.
+        callbacks: Lightning callbacks besides those of the configuration.
+
+    Returns:
+        Test metrics of that checkpoint, and the metric of the validation that chose it.
+
+    Raises:
+        UserError: If an input is wrong.
+    """
+    quiet()
+    tune_process()
+    output = Path(config.paths.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(config.seed, verbose=False)
+    task = find_task(config.task)
+    data = task.data(config)
+    data.prepare_data()
+    module = task.module(config, data)
+    last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
+    best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
+    # In this order: a run goes on knowing the best, wherever between the two it is cut off.
+    keep: list[Callback] = [best] if best else []
+    keep.append(LastCheckpoint(last, config.trainer.save_every))
+    before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
+    keep += Pruning.from_environment(monitor) if data.validates else []
+    others = [_Description(config), *keep, *callbacks]
+    trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
+    if config.resume is not None:
+        check_resumable(before, config.resume, trainer, module)
+        if best is not None and is_first_process():
+            _bring_along(Path(config.resume).with_name(best.path.name), best.path)
+    if config.compile:
+        module.compile_training()
+    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    checkpoint = last if best is None else best.path
+    results = trainer.test(
+        module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False
+    )[0]
+    metrics = dict(results)
+    if best is not None and best.best_model_score is not None:
+        metrics = {monitor: float(best.best_model_score)} | metrics
+    if not trainer.is_global_zero:
+        return metrics
+    # Under names of their own: they are those of a checkpoint, not the last of a curve.
+    final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
+    _log_hyperparameters(trainer, config, final)
+    write_json(output / "metrics.json", metrics)
+    pictures = _save_pictures(module, data, output)
+    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
+    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
+    _report(output, checkpoint, pictures)
+    return metrics
+
+
+class _Description(Callback):
+    """Writes what a run is made of once it goes: one that is refused keeps its own."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes configuration and environment."""
+        if trainer.is_global_zero:
+            output = Path(self._config.paths.output_dir)
+            with write_file(output / "config.yaml") as file:
+                file.write(OmegaConf.to_yaml(self._config.model_dump()))
+            write_json(output / "environment.json", environment())
+
+
+def _build_trainer(
+    config: RunConfig,
+    monitor: str,
+    data: TaskData,
+    others: Sequence[Callback],
+    start: int | None,
+) -> pl.Trainer:
+    options, output = config.trainer, config.paths.output_dir
+    callbacks: list[Callback] = [Finite(monitor), Concerns()]
+    if config.callbacks.pictures:
+        callbacks.append(Pictures())
+    if config.callbacks.early_stopping is not None:
+        callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
+    if config.callbacks.gradient_snr is not None:
+        callbacks.append(GradientNoise(config.callbacks.gradient_snr))
+    # Bars of jobs that run beside each other would overwrite one another.
+    bar = options.progress_bar and current_process().name == "MainProcess"
+    if bar:
+        callbacks.append(ProgressBar(monitor))
+    callbacks += others
+    try:
+        trainer = pl.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            max_epochs=options.max_epochs,
+            precision=_PRECISION[config.precision],
+            log_every_n_steps=1,
+            check_val_every_n_epoch=options.validate_every,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            plugins=CheckpointFiles(),
+            default_root_dir=output,
+            logger=TensorBoardLogger(
+                output,
+                name="",
+                version="",
+                default_hp_metric=False,
+                # What was written after the checkpoint that a run goes on from comes again.
+                purge_step=start + 1 if isinstance(start, int) else None,
+            ),
+        )
+    except pl.utilities.exceptions.MisconfigurationException as error:
+        raise UserError(
+            f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
+            f"found none ({error})"
+        ) from error
+    if trainer.world_size > 1:
+        check_processes(config)
+        data.check_processes(trainer.world_size)
+        trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
+    return trainer
+
+
+def _bring_along(source: Path, target: Path) -> None:
+    """Copies the best checkpoint of the run that this one goes on from, unless it is the same."""
+    if source.is_file() and not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with write_file(target, "wb") as file:
+            file.write(source.read_bytes())
+
+
+def _log_hyperparameters(
+    trainer: pl.Trainer, config: RunConfig, metrics: Mapping[str, float]
+) -> None:
+    """Fills the HParams tab with what shapes the result."""
+    values: dict[str, Any] = {"task": config.task}
+    for group, options in config:
+        if not isinstance(options, Schema) or group in ("trainer", "callbacks", "paths"):
+            continue
+        for key, value in options.model_dump(exclude={"eval_batch_size"}).items():
+            name = group if key == "name" else f"{group}.{key}"
+            values[name] = value if isinstance(value, int | float | str) else str(value)
+    values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
+    if isinstance(trainer.logger, TensorBoardLogger):
+        trainer.logger.log_hyperparams(values, dict(metrics), trainer.global_step)
+        trainer.logger.save()
+
+
+def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str, Path]:
+    module.eval()
+    paths = {}
+    for name, picture in module.pictures(data, "test", seed=0).items():
+        paths[name] = output / f"{name}.png"
+        save_image(picture, paths[name])
+    return paths
+
+
+def _report(output: Path, checkpoint: Path, pictures: Mapping[str, Path]) -> None:
+    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
+    for name, path in (rows | {"watch": f"tensorboard --logdir {output}"}).items():
+        Console().print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)

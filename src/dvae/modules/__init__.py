@@ -1,1 +1,0 @@
-"""Thin LightningModules, one a model."""

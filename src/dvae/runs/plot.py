@@ -1,0 +1,139 @@
+"""The plot of a sweep: lines over the swept value, heat maps, or a slice for each key."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dvae.files import write_file
+from dvae.runs.summary import Setting
+
+__all__ = ["plot"]
+
+Groups = Mapping[str, Sequence[Setting]]
+
+
+def plot(path: Path, settings: Sequence[Setting]) -> None:
+    """Draws the metric that settings are ranked by, its mean and standard error over seeds.
+
+    It is drawn over the swept number, with one line for each combination of the other overrides.
+    Two swept numbers of at least three values each give a heat map for each combination of the
+    others; where they hardly form a grid, as in a search, there is one panel a key instead.
+
+    Args:
+        path: Where the PNG is written.
+        settings: The settings of a sweep.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    keys = list(settings[0].values)
+    numbers = sorted(filter(lambda key: _numbers(settings, key), keys), key=_count(settings))
+    x, y, *_ = [*reversed(numbers), None, None]
+    if x and y and _count(settings)(y) > 2:
+        groups = _group(settings, [key for key in keys if key not in (x, y)])
+        cells = _count(settings)(x) * _count(settings)(y) * len(groups)
+        panels: Groups = groups if cells <= 2 * len(settings) else dict.fromkeys(keys, settings)
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(5 * len(panels), 4.5), layout="constrained", squeeze=False
+        )
+        means = [setting.mean(setting.selected_by) for setting in settings]
+        finite = [mean for mean in means if not math.isnan(mean)] or [0.0]
+        limits = min(finite), max(finite)
+        for axis, (name, group) in zip(axes[0], panels.items(), strict=True):
+            if panels is groups:
+                _heat_map(axis, name, group, x, y, limits)
+            else:
+                _line(axis, settings, name, linestyle="none")
+    else:
+        figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+        over = x or next(iter(keys), None)
+        groups = _group(settings, [key for key in keys if key != over])
+        for name, group in groups.items():
+            _line(axis, group, over, label=name, linestyle="-" if x else "none")
+        if len(groups) > 1:
+            axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    with write_file(path, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any) -> None:
+    """Mean and standard error over one key; its values are names where one is no number."""
+    points = [(_value(setting.values[key]) if key else "all", setting) for setting in settings]
+    if any(isinstance(value, str) for value, _ in points):
+        points = [(str(value), setting) for value, setting in points]
+    points.sort(key=lambda point: point[0])
+    # A single seed has no error: no bar is drawn.
+    axis.errorbar(
+        [value for value, _ in points],
+        [setting.mean(setting.selected_by) for _, setting in points],
+        yerr=[setting.error(setting.selected_by) for _, setting in points],
+        marker="o",
+        capsize=3,
+        **style,
+    )
+    axis.set(xlabel=key or "", ylabel=_label(settings))
+    axis.grid(alpha=0.3)
+
+
+def _heat_map(
+    axis: Any,
+    name: str,
+    settings: Sequence[Setting],
+    x: str,
+    y: str,
+    limits: tuple[float, float],
+) -> None:
+    """Means over two keys; panels share the limits of their colours."""
+    columns, rows = (sorted({float(s.values[key]) for s in settings}) for key in (x, y))
+    cells = [[math.nan] * len(columns) for _ in rows]
+    for setting in settings:
+        column = columns.index(float(setting.values[x]))
+        row = rows.index(float(setting.values[y]))
+        cells[row][column] = setting.mean(setting.selected_by)
+    low, high = limits
+    image = axis.imshow(cells, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
+    for row, values in enumerate(cells):
+        for column, value in enumerate(values):
+            if not math.isnan(value):
+                # The upper end of the colours is a bright yellow.
+                color = "w" if image.norm(value) < 0.7 else "k"
+                axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=color)
+    axis.figure.colorbar(image, ax=axis, label=_label(settings))
+    axis.set(xlabel=x, ylabel=y, title=name)
+    axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+
+
+def _label(settings: Sequence[Setting]) -> str:
+    """The metric, with its unit where it is a bound."""
+    name = settings[0].selected_by
+    return f"{name} (nats per image)" if name.endswith(("elbo", "bound")) else name
+
+
+def _group(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, list[Setting]]:
+    """Settings by their values of some keys, under a name made of them."""
+    groups: dict[str, list[Setting]] = {}
+    for setting in sorted(settings, key=lambda s: [s.values[key] for key in keys]):
+        name = "\n".join(f"{key}={setting.values[key]}" for key in keys)
+        groups.setdefault(name, []).append(setting)
+    return groups
+
+
+def _count(settings: Sequence[Setting]) -> Any:
+    """How many values a key takes."""
+    return lambda key: len({setting.values[key] for setting in settings})
+
+
+def _numbers(settings: Sequence[Setting], key: str) -> bool:
+    return not any(isinstance(_value(setting.values[key]), str) for setting in settings)
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,150 @@
+"""A folder of runs → an answer: a CSV, a plot and a ranked table, selected by validation."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from rich.console import Console
+from rich.table import Table
+
+from dvae.errors import UserError
+from dvae.runs.folder import Run, find_runs, write_csv
+
+__all__ = ["Setting", "command", "rank", "summarize", "swept_keys"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The finished runs that share all but the seed.
+
+    Attributes:
+        values: Swept key → value, as text.
+        runs: The runs, best first.
+    """
+
+    values: dict[str, str]
+    runs: list[Run]
+
+    @property
+    def selected_by(self) -> str:
+        """The metric that settings are ranked by."""
+        return self.runs[0].selected_by
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over seeds; NaN where it was not measured."""
+        return fmean(run.metrics.get(metric, math.nan) for run in self.runs)
+
+    def error(self, metric: str) -> float:
+        """Standard error of that mean; NaN for a single seed."""
+        if len(self.runs) < 2:
+            return math.nan
+        values = [run.metrics.get(metric, math.nan) for run in self.runs]
+        return stdev(values) / math.sqrt(len(values))
+
+
+def swept_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys, but for the seed, whose values differ between runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+
+
+def rank(runs: Sequence[Run]) -> list[Setting]:
+    """Settings by the mean of what they are compared by, best first; those without come last."""
+    keys = swept_keys(runs)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if run.state == "finished":
+            groups.setdefault(tuple(run.overrides.get(key, "") for key in keys), []).append(run)
+    settings = [
+        Setting(dict(zip(keys, values, strict=True)), sorted(group, key=_order, reverse=True))
+        for values, group in groups.items()
+    ]
+    return sorted(settings, key=lambda setting: _order(setting.runs[0], setting), reverse=True)
+
+
+def _order(run: Run, setting: Setting | None = None) -> float:
+    score = setting.mean(run.selected_by) if setting else run.metrics.get(run.selected_by, math.nan)
+    return -math.inf if math.isnan(score) else score
+
+
+def command(run: Run) -> str:
+    """The command that repeats a run."""
+    overrides = [f"{key}={value}" for key, value in (run.overrides | {"seed": run.seed}).items()]
+    return shlex.join(["python", "scripts/train.py", *overrides])
+
+
+def summarize(path: Path) -> list[Setting]:
+    """Writes `sweep.csv` and `sweep.png` into a folder of runs, and prints a ranked table.
+
+    Args:
+        path: The folder; runs may lie at any depth, and may still be going on.
+
+    Returns:
+        The settings of finished runs, best first.
+
+    Raises:
+        UserError: If there is no run.
+    """
+    runs = find_runs(path) if path.is_dir() else []
+    if not runs:
+        found = "none" if path.is_dir() else "no folder"
+        raise UserError(f"{path}: expected a folder with runs in it, found {found}")
+    write_csv(path / "sweep.csv", runs)
+    settings, console = rank(runs), Console()
+    if not console.is_terminal:
+        console.width = 160
+    if settings:
+        from dvae.runs.plot import plot
+
+        plot(path / "sweep.png", settings)
+        console.print(_ranking(settings))
+    if unfinished := [run for run in runs if run.state != "finished"]:
+        console.print(_reasons(path, unfinished))
+    rows = {"sweep": path, "watch": f"tensorboard --logdir {path}"}
+    if settings and _order(settings[0].runs[0]) > -math.inf:
+        best = settings[0].runs[0]
+        rows = {"best run": best.folder, "its command": command(best)} | rows
+    for name, row in rows.items():
+        console.print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
+    return settings
+
+
+def _ranking(settings: Sequence[Setting]) -> Table:
+    metrics = settings[0].runs[0].metrics
+    # The last likelihood is the tightest: exact where there is one.
+    likelihoods = [name for name in metrics if name.startswith("test/nll_")]
+    by = settings[0].selected_by
+    tested = by.replace("val/", "test/")
+    names = [name for name in (by, tested) if name in metrics] + likelihoods[-1:]
+    ranked = by in names
+    how = f"ranked by {by}" if ranked else "without validation images, hence not ranked"
+    table = Table(title=f"Settings, {how}, ± standard error", title_justify="left")
+    for key in ("rank", *settings[0].values):
+        table.add_column(key)
+    for name in ("seeds", *names, "seconds"):
+        table.add_column(name, justify="right")
+    for place, setting in enumerate(settings, 1):
+        table.add_row(
+            str(place) if ranked else "",
+            *setting.values.values(),
+            str(len(setting.runs)),
+            *(_cell(setting.mean(name), setting.error(name)) for name in names),
+            f"{fmean(run.seconds for run in setting.runs):.0f}",
+        )
+    return table
+
+
+def _cell(mean: float, error: float) -> str:
+    return f"{mean:.2f}" if math.isnan(error) else f"{mean:.2f} ± {error:.2f}"
+
+
+def _reasons(path: Path, runs: Sequence[Run]) -> Table:
+    table = Table(title="Runs without a result", title_justify="left")
+    for name in ("run", "state", "reason"):
+        table.add_column(name)
+    for run in runs:
+        table.add_row(str(run.folder.relative_to(path)), run.state, run.reason)
+    return table

@@ -1,0 +1,1 @@
+"""Reinforcement learning with discrete actions drawn through the layer."""

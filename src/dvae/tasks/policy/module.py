@@ -1,0 +1,181 @@
+"""Training and evaluation of a policy with Lightning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dvae.errors import UserError
+from dvae.randomness import keyed_generator, keyed_seed
+from dvae.tasks.policy.environments import Episodes, make_environment, play
+from dvae.tasks.policy.episodes import SPLITS
+from dvae.tasks.policy.model import ActorCritic, Transitions
+from dvae.tasks.policy.replay import Replay
+from dvae.training.module import Evaluation, TaskModule, Training
+
+__all__ = ["PolicyModule"]
+
+
+class PolicyModule(TaskModule):
+    """One step in the environment and one of the optimizer in turn, from a memory of steps.
+
+    Actions are drawn from the policy while it trains; a validation or test plays whole episodes
+    with the most probable ones. Metrics: `return`, the mean over episodes of the sum of rewards,
+    and its standard error `return_error`.
+
+    Args:
+        model: Actor and critics.
+        environment: Name of the environment.
+        target_rate: How far the slow critics follow at each step, in (0, 1].
+        replay: The memory; None for evaluation only.
+        batch_size: Steps drawn from it for each step of the optimizer.
+        exploration: Steps with uniformly drawn actions that fill it at the start.
+        training: See `TaskModule`.
+        evaluation: See `TaskModule`.
+        config: See `TaskModule`.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("return",)
+    units: ClassVar[Mapping[str, str]] = {
+        "return": "sum of rewards, mean over episodes",
+        "return_error": "standard error of that mean",
+    }
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        *,
+        environment: str,
+        target_rate: float = 0.02,
+        replay: Replay | None = None,
+        batch_size: int = 128,
+        exploration: int = 1000,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(training, evaluation, config)
+        self.model = model
+        self.environment = environment
+        self.target_rate = target_rate
+        self.replay = replay
+        self.batch_size = batch_size
+        self.exploration = exploration
+        self._episodes: Episodes | None = None
+        self._returns: list[Tensor] = []
+
+    @staticmethod
+    def losses(model: ActorCritic, batch: Transitions) -> tuple[Tensor, Tensor, Tensor]:
+        """One training pass.
+
+        Args:
+            model: Actor and critics.
+            batch: Steps from the memory.
+
+        Returns:
+            The losses of actor and critics, and the policy's entropy in nats.
+        """
+        actor, entropy = model.actor_loss(batch.observations)
+        return actor, model.critic_loss(batch), entropy
+
+    def training_loss(self, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Acts once, then learns from a draw of the memory."""
+        replay, seed = self._memory(), self._options().seed
+        if not replay.size:
+            generator = keyed_generator(seed, 0)
+            num_actions = self.model.num_actions
+            for action in torch.randint(num_actions, (self.exploration,), generator=generator):
+                self._act(int(action))
+        with torch.no_grad():
+            logits = self.model.logits(self._to_model(self._running().observation))
+            # The end of the call tells of logits that are not finite; until then, some action.
+            action = torch.distributions.Categorical(logits=logits.nan_to_num()).sample()
+        self._act(int(action))
+        drawn = replay.draw(self.batch_size, seed, 1, self.global_step)
+        actor, critic, entropy = self._losses(
+            self.model, Transitions(*(self._to_model(value) for value in drawn))
+        )
+        curves = {"actor_loss": actor, "critic_loss": critic, "entropy": entropy}
+        curves = {name: value.detach() for name, value in curves.items()}
+        return actor + critic, curves
+
+    def _step(self, batch: int) -> None:
+        super()._step(batch)
+        self.model.follow(self.target_rate)
+
+    def _act(self, action: int) -> None:
+        episodes = self._running()
+        before = episodes.observation
+        after, reward, terminated, total = episodes.step(action)
+        step = (before, action, reward, after, float(terminated))
+        self._memory().add(Transitions(*map(torch.as_tensor, step)))
+        if total is not None:
+            self.curves["train/return"] = total
+            if self.training_options and self.trainer.loggers:
+                for logger in self.loggers:
+                    logger.log_metrics({"train/return": total}, step=self.global_step)
+
+    def _running(self) -> Episodes:
+        if self._episodes is None:
+            seed = self._options().seed
+            self._episodes = Episodes(make_environment(self.environment), seed)
+        return self._episodes
+
+    def _memory(self) -> Replay:
+        if self.replay is None:
+            raise ValueError("replay: expected a memory to train with, found none")
+        return self.replay
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Plays the episodes of the validation."""
+        self._play(batch, "val", seed=0)
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Plays the episodes of a test."""
+        self._play(batch, self.evaluation.split, self.evaluation.seed)
+
+    def _play(self, numbers: Tensor, split: str, seed: int) -> None:
+        keys = keyed_seed(seed, SPLITS[split])
+        returns = play(self.environment, keys, numbers.tolist(), self.best_actions)
+        self.log_means({"return": returns}, split)
+        error = returns.std() / math.sqrt(len(returns))
+        self.log(f"{split}/return_error", error.nan_to_num())
+
+    def best_actions(self, observations: Tensor) -> Tensor:
+        """The most probable actions: (B, D) → (B,)."""
+        return self.model.logits(self._to_model(observations)).argmax(-1)
+
+    def _to_model(self, values: Tensor) -> Tensor:
+        """Values on the device of the model and, where they are no integers, in its precision."""
+        dtype = next(self.model.parameters()).dtype if values.is_floating_point() else values.dtype
+        return values.to(self.device, dtype)
+
+    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+        """None: an episode is a film, which `scripts/sample.py` makes."""
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the memory and the running episode."""
+        super().on_save_checkpoint(checkpoint)
+        if self.replay is not None:
+            episodes = self._running().state_dict()
+            checkpoint["experience"] = {"replay": self.replay.state_dict(), "episodes": episodes}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Brings the memory and the running episode back where a run goes on.
+
+        Raises:
+            UserError: If they do not fit.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self.replay is None or self.trainer.testing:
+            return
+        try:
+            self.replay.load_state_dict(checkpoint["experience"]["replay"])
+            self._running().load_state_dict(checkpoint["experience"]["episodes"])
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"resume: expected the memory of such a run in the checkpoint, found {error}"
+            ) from error

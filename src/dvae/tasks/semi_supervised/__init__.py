@@ -1,0 +1,1 @@
+"""Semi-supervised classification: the class of a digit is a categorical latent."""

@@ -1,0 +1,158 @@
+"""Training and evaluation of semi-supervised classification with Lightning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dvae.distributions import log_softmax, one_hot, sample_categorical
+from dvae.models.bounds import chunked_bound
+from dvae.models.usage import CodeUsage
+from dvae.randomness import ImageStreams, keyed_generator
+from dvae.tasks.pictures import classes
+from dvae.tasks.semi_supervised.data import LabelledBatch
+from dvae.tasks.semi_supervised.deform import deform
+from dvae.tasks.semi_supervised.model import ClassStyleVAE
+from dvae.training.codes import CodeModule
+from dvae.training.module import Evaluation, Training
+
+__all__ = ["SemiSupervisedModule"]
+
+_STYLES = 10
+
+
+class SemiSupervisedModule(CodeModule):
+    """Minimises the bound of images without labels, that of those with, and a classification loss.
+
+    loss = U(x) + L(x', y') − w log q(y'|x'), each a mean over its part of the batch. In training
+    the classifier sees images slightly deformed; encoder and decoder see them as they are.
+
+    Metrics: `accuracy`, the images in a hundred whose most probable class is right; and in nats
+    per image, without use of the labels, `elbo`, a bound on log p(x) with one draw of a one-hot
+    class and a style, its part `rate`, KL(q(y|x) ‖ p(y)), and in the test `nll_iw{m}`.
+
+    Args:
+        model: The model.
+        classification_weight: w.
+        deformation: s of `dvae.tasks.semi_supervised.deform.deform`; 0 for none.
+        training: See `TaskModule`.
+        evaluation: See `TaskModule`.
+        config: See `TaskModule`.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("elbo", "relaxed_elbo", "cross_entropy")
+    units: ClassVar[Mapping[str, str]] = {
+        **CodeModule.units,
+        "accuracy": "% of images",
+    }
+
+    def __init__(
+        self,
+        model: ClassStyleVAE,
+        *,
+        classification_weight: float = 100.0,
+        deformation: float = 0.0,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(CodeUsage(1, model.num_classes), training, evaluation, config)
+        self.model = model
+        self.classification_weight = classification_weight
+        self.deformation = deformation
+
+    @staticmethod
+    def losses(
+        model: ClassStyleVAE, images: Tensor, labels: Tensor, deformation: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One training pass.
+
+        Args:
+            model: The model.
+            images: (U + L, 1, 28, 28) in [0, 1].
+            labels: Classes of the last L images, (L,).
+            deformation: s.
+
+        Returns:
+            The negative bounds without and with labels, the cross-entropy, and the mean bound
+            without labels, which is detached; scalars in nats per image.
+        """
+        # One pass, so that batch normalization sees both parts.
+        logits = model.classify(deform(images, deformation) if deformation else images)
+        count = len(images) - len(labels)
+        output = model(images[:count], logits[:count])
+        expected = model.layer.estimator.expected(output.cost, output.sample)
+        cross_entropy = nn.functional.cross_entropy(logits[count:, 0], labels)
+        return (
+            model.bound(output),
+            model.labelled_cost(images[count:], labels).mean(),
+            cross_entropy,
+            -(expected + output.rate.mean()).detach(),
+        )
+
+    def training_loss(self, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch."""
+        unlabelled, labelled, cross_entropy, bound = self._losses(
+            self.model, batch.images, batch.labels, self.deformation
+        )
+        loss = unlabelled + labelled + self.classification_weight * cross_entropy
+        elbo = "elbo" if self.model.layer.estimator.hard else "relaxed_elbo"
+        return loss, {
+            elbo: bound,
+            "labelled_elbo": -labelled.detach(),
+            "cross_entropy": cross_entropy.detach(),
+        }
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Accuracy, and the bound."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """As in validation, and the likelihood."""
+        options = self.evaluation
+        logits, streams = self._evaluate(batch, options.split)
+        if options.num_samples:
+            bound = self._sampled_bound(batch.images, logits, streams, options.num_samples)
+            self.log_means({f"nll_iw{options.num_samples}": -bound}, options.split)
+
+    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+        """Every class in a few styles."""
+        generator = keyed_generator(seed, device=self.device)
+        return {"classes": classes(self.model, _STYLES, generator)[0]}
+
+    def _evaluate(self, batch: LabelledBatch, split: str) -> tuple[Tensor, ImageStreams]:
+        model = self.model
+        logits = model.classify(batch.images)
+        streams = ImageStreams(batch.indices, self.evaluation.seed)
+        codes, y, noise = self._draw(logits, streams, 1)
+        cost, rate = model.cost(batch.images, y[0], noise[0]), model.rate(logits)
+        self.usage.update(logits, codes[0].unsqueeze(-1))
+        accuracy = 100 * (logits[:, 0].argmax(-1) == batch.labels).double()
+        self.log_means({"accuracy": accuracy, "elbo": -(cost + rate), "rate": rate}, split)
+        return logits, streams
+
+    def _draw(
+        self, logits: Tensor, streams: ImageStreams, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes (S, B), as one-hot vectors (S, B, K), and noise of the style (S, B, D)."""
+        uniform = streams.uniform(count, 1 + self.model.style)
+        codes = sample_categorical(logits[:, 0], uniform[..., 0])
+        y = one_hot(codes, self.model.num_classes, logits.dtype)
+        # Off both ends of the interval, where the noise would not be finite.
+        noise = torch.special.ndtri(uniform[..., 1:].clamp(2**-25, 1 - 2**-24))
+        return codes, y, noise.to(logits.dtype)
+
+    def _sampled_bound(
+        self, images: Tensor, logits: Tensor, streams: ImageStreams, num_samples: int
+    ) -> Tensor:
+        """log (1/m) Σ_s p(x, y_s, z_s) / q(y_s, z_s|x) in nats, (B,), in bounded memory."""
+        log_q = log_softmax(logits[:, 0].double())
+
+        def draw(count: int) -> Tensor:
+            codes, y, noise = self._draw(logits, streams, count)
+            log_class = log_q.gather(-1, codes.T).T + math.log(self.model.num_classes)
+            return self.model.log_weight(images, y, noise).double() - log_class
+
+        return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))

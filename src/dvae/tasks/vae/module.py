@@ -1,0 +1,187 @@
+"""The VAE's training and evaluation with Lightning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dvae.data.binarize import to_unit
+from dvae.data.loader import Batch
+from dvae.distributions import (
+    MAX_ENUMERATION,
+    bernoulli_log_likelihood,
+    concrete_sample,
+    gumbel_from_uniform,
+)
+from dvae.models import VAE
+from dvae.models.bounds import Enumeration, exact_log_likelihood, sampled_bound
+from dvae.models.objectives import ELBO, Objective
+from dvae.models.usage import CodeUsage, MutualInformation
+from dvae.randomness import ImageStreams, keyed_generator
+from dvae.schedules import Constant, Schedule
+from dvae.tasks.pictures import reconstructions, samples, usage_heatmap
+from dvae.training.codes import CodeModule
+from dvae.training.module import Evaluation, Training
+
+__all__ = ["VAEModule"]
+
+_COLLAPSED = 0.1
+"""Nats below which a rate counts as none."""
+_FULL = 0.97
+"""Share of the ceiling above which a rate counts as full, and of the mean image's distortion."""
+
+
+class VAEModule(CodeModule):
+    """Minimises an objective; reports bounds of the discrete model.
+
+    Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
+    q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
+    bound), and in the test `nll_iw{m}` and, where the codes can be enumerated, `nll_exact`.
+    All draws of an image depend on its index alone, so that every evaluation repeats. β too is a
+    function of the global step.
+
+    Args:
+        vae: The model.
+        objective: What is minimised; the negative ELBO by default.
+        beta: β at each global step.
+        training: See `TaskModule`.
+        evaluation: See `TaskModule`.
+        config: See `TaskModule`.
+    """
+
+    beta_now: Tensor
+
+    def __init__(
+        self,
+        vae: VAE,
+        *,
+        objective: Objective | None = None,
+        beta: Schedule | None = None,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        usage = CodeUsage(vae.num_latents, vae.num_categories)
+        super().__init__(usage, training, evaluation, config)
+        self.vae = vae
+        self.objective = objective or ELBO()
+        self.beta = beta or Constant(1.0)
+        self.information = MutualInformation()
+        # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
+        self.register_buffer("beta_now", torch.ones(()), persistent=False)
+        self._enumeration: Enumeration | None = None
+        self._baseline: float | None = None
+
+    @staticmethod
+    def losses(
+        vae: VAE, objective: Objective, images: Tensor, beta: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One training pass: the loss, and for the training curves distortion and rate.
+
+        Args:
+            vae: The model.
+            objective: What is minimised.
+            images: (B, *image_shape) in [0, 1].
+            beta: Weight on the rate, a scalar.
+
+        Returns:
+            Three scalars in nats per image; the last two are detached.
+        """
+        output = vae(images, objective.num_samples)
+        loss = objective(vae, output, beta)
+        distortion = vae.layer.estimator.expected(output.distortion, output.sample)
+        return loss, distortion.detach(), output.rate.mean().detach()
+
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective of a batch."""
+        self.beta_now.fill_(self.beta(self.global_step))
+        loss, distortion, rate = self._losses(self.vae, self.objective, batch.images, self.beta_now)
+        elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
+        return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the last evaluation, and decodes all codes where they are few."""
+        super().on_test_epoch_start()
+        self.information.reset()
+        few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
+        self._enumeration = Enumeration.of(self.vae, self.device) if few else None
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Bounds of the discrete and the relaxed model."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As in validation, and the likelihood."""
+        options = self.evaluation
+        logits, codes, streams = self._evaluate(batch, options.split)
+        self.information.update(logits, codes)
+        likelihoods = {}
+        if options.num_samples:
+            bound = sampled_bound(
+                self.vae, batch.images, logits, streams, options.num_samples, options.max_decodes
+            )
+            likelihoods[f"nll_iw{options.num_samples}"] = -bound
+        if self._enumeration is not None:
+            likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
+        self.log_means(likelihoods, options.split)
+
+    def on_test_epoch_end(self) -> None:
+        """Statistics of the codes, and the information between images and whole codes."""
+        super().on_test_epoch_end()
+        information = self.information.compute()
+        self.log_dict({f"{self.evaluation.split}/mutual_information": information})
+
+    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+        """Reconstructions, samples from the prior, and the use of codes in the last evaluation."""
+        images = to_unit(data.images(split)[:64].to(self.device))
+        generator = keyed_generator(seed, device=self.device)
+        return {
+            "reconstructions": reconstructions(self.vae, images, generator)[0],
+            "samples": samples(self.vae, 64, generator)[0],
+            "code_usage": usage_heatmap(self.usage.usage()),
+        }
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """A posterior that says nothing, at no rate or at a full one; see `TaskModule.concerns`."""
+        concerns = super().concerns(metrics, data)
+        rate, distortion = metrics["val/rate"], metrics["val/distortion"]
+        ceiling = self.vae.num_latents * math.log(self.vae.num_categories)
+        if rate < _COLLAPSED:
+            concerns["collapsed posterior"] = (
+                f"the rate is {rate:.3f} nats: codes say nothing about images; a smaller "
+                "objective.beta, or objective.warmup, may help"
+            )
+        elif rate > _FULL * ceiling and distortion > _FULL * self._mean_distortion(data):
+            concerns["rate without information"] = (
+                f"the rate is {rate:.2f} of at most {ceiling:.2f} nats, but the distortion, "
+                f"{distortion:.2f}, is that of the mean image; another seed, a smaller "
+                "optimizer.lr or a lower temperature may help"
+            )
+        return concerns
+
+    def _mean_distortion(self, data: Any) -> float:
+        """Distortion of the validation images at the mean training image, in nats."""
+        if self._baseline is None:
+            images = to_unit(data.images("val"))
+            logits = data.pixel_mean().to(images.device).logit(eps=1e-3)
+            self._baseline = -bernoulli_log_likelihood(images, logits).mean().item()
+        return self._baseline
+
+    def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
+        vae = self.vae
+        logits = vae.encode(batch.images)
+        streams = ImageStreams(batch.indices, self.evaluation.seed)
+        noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
+        codes = (logits + noise).argmax(-1)
+        rate = vae.rate(logits)
+        distortion = -vae.log_likelihood(batch.images, vae.decode_codes(codes))
+        terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
+        if vae.layer.estimator.uses_temperature:
+            relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+            likelihood = vae.log_likelihood(batch.images, vae.decode(relaxed))
+            terms["relaxed_elbo"] = likelihood - rate
+        self.usage.update(logits, codes)
+        self.log_means(terms, split)
+        return logits, codes, streams

@@ -1,0 +1,181 @@
+"""What is watched while a model trains: pictures in TensorBoard, and the progress bar."""
+
+import logging
+import warnings
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from dvae.data.loader import Batch, BatchGroups
+from dvae.models.gradients import draws, signal_to_noise
+from dvae.tasks.vae.module import VAEModule
+from dvae.training.module import TaskModule
+
+__all__ = ["Concerns", "GradientNoise", "Pictures", "ProgressBar", "quiet"]
+
+_SETTLED = 200
+"""Steps before which nothing is wrong yet: models start with codes that say nothing."""
+_LOG = logging.getLogger(__name__)
+
+
+class Pictures(pl.Callback):
+    """What a task has to show, at each validation.
+
+    Images and noise are the same each time, so that only the model changes from picture to
+    picture.
+
+    Args:
+        seed: Seed of the noise.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the pictures of this validation."""
+        logger = trainer.logger
+        if not isinstance(logger, TensorBoardLogger) or not isinstance(pl_module, TaskModule):
+            return
+        board, step = logger.experiment, trainer.global_step
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for name, picture in pl_module.pictures(data, "val", self.seed).items():
+            board.add_image(f"val/{name}", picture, step)
+        if any(layer.estimator.uses_temperature for layer in pl_module.layers):
+            board.add_scalar("val/temperature", pl_module.layers[0].temperature.item(), step)
+
+
+class Concerns(pl.Callback):
+    """Warns, in the log and in TensorBoard, when a validation shows that something is wrong.
+
+    A warning comes when it begins to hold, and not again before it has ceased to.
+    """
+
+    def __init__(self) -> None:
+        self._standing: set[str] = set()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judges the validation."""
+        if not isinstance(pl_module, TaskModule) or trainer.global_step < _SETTLED:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        concerns = pl_module.concerns(metrics, data)
+        for name in concerns.keys() - self._standing if trainer.is_global_zero else ():
+            _LOG.warning("step %d: %s: %s", trainer.global_step, name, concerns[name])
+            if isinstance(trainer.logger, TensorBoardLogger):
+                board = trainer.logger.experiment
+                board.add_text(f"warnings/{name}", concerns[name], trainer.global_step)
+        self._standing = set(concerns)
+
+
+class GradientNoise(pl.Callback):
+    """Logs `train/gradient_snr`, the signal-to-noise ratio of the gradient that training follows.
+
+    Every so many steps, the distortion's gradient with respect to the logits of the batch is
+    estimated anew several times: see `dvae.models.gradients.signal_to_noise`. Neither weights, nor
+    baselines, nor the random numbers of training are touched.
+
+    Args:
+        every_n_steps: Steps between two measurements.
+        num_draws: Estimates of each.
+    """
+
+    def __init__(self, every_n_steps: int, num_draws: int = 20) -> None:
+        self.every_n_steps = every_n_steps
+        self.num_draws = num_draws
+        self._next = every_n_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Counts from where the run stands."""
+        self._next = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: list[Batch],
+        batch_idx: int,
+    ) -> None:
+        """Measures and logs, at the end of the call in which the step lies."""
+        if trainer.global_step < self._next or not isinstance(pl_module, VAEModule):
+            return
+        self.on_train_start(trainer, pl_module)
+        images = batch[-1].images
+        vae, logger = pl_module.vae, trainer.logger
+        if not isinstance(logger, TensorBoardLogger):
+            return
+        estimator, temperature = vae.layer.estimator, vae.layer.temperature.item()
+        vae.eval()
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            logits = vae.encode(images).detach()
+            estimates = list(draws(vae, estimator, logits, images, temperature, self.num_draws))
+        vae.train()
+        ratio = signal_to_noise(torch.stack(estimates)).item()
+        logger.experiment.add_scalar("train/gradient_snr", ratio, trainer.global_step)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, which counts optimizer steps and shows the training curves.
+
+    Args:
+        monitor: The metric of validation that it shows besides.
+    """
+
+    def __init__(self, monitor: str | None = None) -> None:
+        super().__init__(refresh_rate=5)
+        self.monitor = monitor
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimizer steps of an epoch."""
+        loader = self.trainer.train_dataloader
+        return (
+            loader.num_batches if isinstance(loader, BatchGroups) else super().total_train_batches
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: list[Batch],
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar by the steps of a call."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, BatchGroups):
+            batch_idx = min((batch_idx + 1) * loader.size, loader.num_batches) - 1
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The metrics of the bar: training's under their last name, and that of validation."""
+        curves = pl_module.curves if isinstance(pl_module, TaskModule) else {}
+        short = {name.removeprefix("train/"): value for name, value in curves.items()}
+        shown = pl_module.shown if isinstance(pl_module, TaskModule) else ()
+        metrics: dict[str, int | str | float | dict[str, float]]
+        metrics = {name: short[name] for name in (*shown, "temperature") if name in short}
+        if self.monitor in trainer.callback_metrics:
+            metrics[self.monitor] = trainer.callback_metrics[self.monitor].item()
+        return metrics
+
+
+def quiet() -> None:
+    """Leaves of Lightning's messages the warnings that a user can act on."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Torch's remark on machines without a GPU, at each compilation.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    # The data lie in memory: there are no workers to add.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A run that goes on finds its own checkpoints.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* is not empty.*")
+    # Statistics of codes are gathered over processes before they are logged.
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")

@@ -1,0 +1,79 @@
+"""What the LightningModules of tasks with codes share: how the codes are used."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from dvae.models.usage import CodeUsage
+from dvae.training.module import Evaluation, TaskModule, Training
+
+__all__ = ["CodeModule"]
+
+_DEAD = 0.1
+"""A category that is used less than this times its fair share counts as dead."""
+
+
+class CodeModule(TaskModule):
+    """A task that reports how its codes are used, over a whole split.
+
+    Args:
+        usage: Counts codes; its metrics stand beside the others.
+        training: See `TaskModule`.
+        evaluation: See `TaskModule`.
+        config: See `TaskModule`.
+    """
+
+    units: ClassVar[Mapping[str, str]] = {
+        "usage_perplexity": "categories, mean over latents",
+        "latent_information": "nats, mean over latents",
+        "active_latents": "latents",
+    }
+
+    def __init__(
+        self,
+        usage: CodeUsage,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(training, evaluation, config)
+        self.usage = usage
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation."""
+        self.usage.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the counts of the last evaluation."""
+        self.usage.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Statistics of the codes over the split."""
+        super().on_validation_epoch_end()
+        self._log_usage("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Statistics of the codes over the split."""
+        self._log_usage(self.evaluation.split)
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """Categories that are hardly used; see `TaskModule.concerns`."""
+        usage = self.usage.usage()
+        num_categories = usage.shape[-1]
+        share = (usage < _DEAD / num_categories).double().mean().item()
+        if share <= 0.5:
+            return {}
+        return {
+            "dead categories": f"{share:.0%} of the categories are used less than "
+            f"{_DEAD:g} / {num_categories} of the time; fewer categories, a "
+            "higher temperature or a smaller optimizer.lr may help"
+        }
+
+    def _log_usage(self, split: str) -> None:
+        self.log_dict({f"{split}/{name}": value for name, value in self.usage.compute().items()})
+
+    def details(self) -> dict[str, list[float]]:
+        """How many categories each latent uses, and what it tells about the input in nats."""
+        return {
+            "usage_perplexity": self.usage.perplexity().tolist(),
+            "information": self.usage.information().tolist(),
+        }

@@ -1,0 +1,299 @@
+"""What the LightningModules of all tasks share: a training step, and means over a split."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dvae.errors import DivergedError
+from dvae.layers import GumbelSoftmax
+from dvae.models.bounds import MAX_DECODES
+from dvae.randomness import keyed_seed
+from dvae.schedules import Schedule
+
+__all__ = ["Evaluation", "TaskModule", "Training"]
+
+
+_MOST_SKIPPED = 100
+"""Steps that may be left out before a run is ended, unless they are few among all."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a module is trained.
+
+    Attributes:
+        optimizer: Builds the optimizer of a module's parameters.
+        learning_rate: The learning rate at each step.
+        temperature: τ at each global step; None for an estimator that has none.
+        gradient_clip: Largest norm of the gradient; 0 clips nothing.
+        seed: Seed of the noise.
+        log_every: Steps between two entries of the training curves.
+        skip_nonfinite: Whether steps whose gradient is not finite are left out; they end the run
+            otherwise.
+    """
+
+    optimizer: Callable[[nn.Module], Optimizer]
+    learning_rate: Schedule
+    temperature: Schedule | None = None
+    gradient_clip: float = 0.0
+    seed: int = 0
+    log_every: int = 50
+    skip_nonfinite: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a module is tested.
+
+    Attributes:
+        split: The split, after which metrics are named.
+        num_samples: m, samples of an importance-weighted bound, or episodes; 0 leaves it out.
+        seed: Seed of the draws.
+        max_decodes: Codes that are decoded at a time.
+    """
+
+    split: str = "test"
+    num_samples: int = 100
+    seed: int = 0
+    max_decodes: int = MAX_DECODES
+
+
+class TaskModule(pl.LightningModule, ABC):
+    """Training in which temperature, learning rate and noise are functions of the global step.
+
+    A call of `training_step` takes several optimizer steps: what Lightning does around a call takes
+    as long as a step of a small model on a GPU.
+
+    Args:
+        training: How it is trained; None for evaluation only.
+        evaluation: How it is tested.
+        config: Plain values from which the whole can be built again; kept in checkpoints.
+
+    Attributes:
+        shown: Training curves that the progress bar shows.
+        units: Units of metrics, by their names without the split, where they are not nats per
+            image.
+    """
+
+    shown: ClassVar[Sequence[str]] = ("elbo", "relaxed_elbo")
+    units: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(
+        self,
+        training: Training | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.training_options = training
+        self.evaluation = evaluation or Evaluation(num_samples=0)
+        self.config = dict(config or {})
+        self.curves: dict[str, float] = {}
+        self.skipped = 0
+        self._terms: list[Tensor] = []
+        # Replaced where it is compiled.
+        self._losses = self.losses
+
+    @staticmethod
+    @abstractmethod
+    def losses(*args: Any) -> tuple[Tensor, ...]:
+        """One training pass, a pure function of modules and tensors: the part that is compiled."""
+
+    @abstractmethod
+    def training_loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of a batch, by way of `self._losses`, and scalars for the training curves."""
+
+    @abstractmethod
+    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+        """Pictures (3 or 1, H, W) in [0, 1] of what has been learnt, by name.
+
+        Args:
+            data: The data of the run, a `dvae.data.base.TaskData`.
+            split: The split of the images in them.
+            seed: Seed of their noise.
+        """
+
+    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+        """What is wrong with the model, judged after a validation.
+
+        Args:
+            metrics: Those of the validation.
+            data: The data of the run.
+
+        Returns:
+            Name → a sentence with what was found and what may help.
+        """
+        return {}
+
+    def details(self) -> dict[str, list[float]]:
+        """After an evaluation: columns of a table with a row a latent, by name."""
+        return {}
+
+    @cached_property
+    def layers(self) -> list[GumbelSoftmax]:
+        """The layers that draw codes; all share estimator and temperature."""
+        return [module for module in self.modules() if isinstance(module, GumbelSoftmax)]
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sets τ of all layers."""
+        for layer in self.layers:
+            layer.set_temperature(temperature)
+
+    def compile_training(self) -> None:
+        """Compiles the training pass; on a GPU into a CUDA graph, which is launched as one.
+
+        On a CPU the noise stays that of an uncompiled pass, whose generator is the faster one too.
+        """
+        if torch.cuda.is_available():
+            self._losses = torch.compile(self.losses, mode="reduce-overhead")
+        else:
+            self._losses = torch.compile(self.losses, options={"fallback_random": True})
+
+    def configure_optimizers(self) -> Optimizer | None:
+        """The optimizer."""
+        return None if self.training_options is None else self.training_options.optimizer(self)
+
+    def training_step(self, batches: Sequence[Any], batch_idx: int) -> None:
+        """An optimizer step for each batch.
+
+        Raises:
+            DivergedError: If a loss or a gradient was not finite.
+        """
+        self._terms = []
+        for batch in batches:
+            self._step(batch)
+        self._check_finite()
+
+    def _step(self, batch: Any) -> None:
+        options, step = self._options(), self.global_step
+        # No two processes see the same noise.
+        _seed_noise(keyed_seed(options.seed, step, self.global_rank), self.device)
+        if options.temperature is not None:
+            self.set_temperature(options.temperature(step))
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate(step)
+        loss, curves = self.training_loss(batch)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if options.gradient_clip:
+            self.clip_gradients(optimizer, options.gradient_clip, "norm")
+        if options.skip_nonfinite and not self._finite_gradient():
+            self.skipped += 1
+            # A step without gradients changes nothing, but counts. Where gradients are scaled, the
+            # scaler leaves the step out by itself, and has to see why to choose another scale.
+            if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+                optimizer.zero_grad()
+        optimizer.step()
+        # Read once a call: reading waits for the device.
+        self._terms.append(torch.stack([loss.detach(), *curves.values()]))
+        self._names = ("loss", *curves)
+        # Autocast keeps copies of the weights in half precision until its context ends.
+        torch.clear_autocast_cache()
+        if self.global_step % options.log_every == 0:
+            self._log_curves({"loss": loss, **curves})
+
+    def _finite_gradient(self) -> bool:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+
+    def _check_finite(self) -> None:
+        """Ends the run at the first step of a call that is not finite, before anything is saved."""
+        if self._options().skip_nonfinite:
+            self._check_skipped()
+            return
+        terms = torch.stack(self._terms).isfinite().cpu()
+        weights = torch.stack(torch._foreach_norm(list(self.parameters()))).isfinite().all()
+        if terms.all() and weights:
+            return
+        first, end = self.global_step - len(self._terms), self.global_step
+        if not terms.all():
+            number = int((~terms).any(1).nonzero()[0])
+            values = zip(self._names, self._terms[number].tolist(), strict=True)
+            broken = ", ".join(f"{name} {value:g}" for name, value in values)
+            where, what = f"step {first + number}", f"a finite loss, found {broken}"
+        else:
+            name = next(n for n, p in self.named_parameters() if not p.isfinite().all())
+            where, what = f"steps {first} to {end}", f"finite gradients, found others of {name}"
+        checkpoint = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint.is_file() else "none saved"
+        raise DivergedError(
+            f"{where}: expected {what}; {good}; a smaller optimizer.lr, trainer.gradient_clip or "
+            "on_nonfinite=skip may help"
+        )
+
+    def _check_skipped(self) -> None:
+        if self.skipped > _MOST_SKIPPED and self.skipped > self.global_step // 2:
+            raise DivergedError(
+                f"step {self.global_step}: expected finite gradients in most steps, found "
+                f"{self.skipped} without; a smaller optimizer.lr or trainer.gradient_clip may help"
+            )
+
+    def _options(self) -> Training:
+        if self.training_options is None:
+            raise ValueError("training: expected options to train with, found none")
+        return self.training_options
+
+    def _log_curves(self, values: Mapping[str, Tensor]) -> None:
+        """Writes the training curves; Lightning's own way takes longer, and counts in calls."""
+        options, step = self._options(), self.global_step - 1
+        curves = {f"train/{name}": value.item() for name, value in values.items()}
+        if options.temperature is not None:
+            curves["train/temperature"] = options.temperature(step)
+        curves["train/learning_rate"] = options.learning_rate(step)
+        if options.skip_nonfinite:
+            curves["train/skipped_steps"] = float(self.skipped)
+        self.curves |= curves
+        for logger in self.loggers:
+            logger.log_metrics(curves, step=step)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keeps the place on the axis; Lightning would count calls of `training_step`."""
+        self.log("step", float(self.global_step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the configuration, as plain values."""
+        checkpoint["config"] = self.config
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps to this run's hyperparameters; moments and steps are those of the checkpoint."""
+        self.skipped = checkpoint.get("skipped", 0)
+        if "optimizer_states" in checkpoint and (optimizer := self.configure_optimizers()):
+            states = checkpoint["optimizer_states"][0]
+            for stored, own in zip(states["param_groups"], optimizer.param_groups, strict=True):
+                stored |= {key: value for key, value in own.items() if key != "params"}
+
+    def log_means(self, values: Mapping[str, Tensor], split: str) -> None:
+        """Logs means over the split: each batch counts by its size.
+
+        Args:
+            values: Name → a value of each image of a batch, (B,).
+            split: What stands before the names.
+        """
+        for name, value in values.items():
+            self.log(
+                f"{split}/{name}",
+                value.double().mean(),
+                on_epoch=True,
+                # Lightning rounds the mean of the weights over processes to a whole number.
+                batch_size=len(value) * self.trainer.world_size,
+                sync_dist=True,
+            )
+
+
+def _seed_noise(seed: int, device: torch.device) -> None:
+    """Seeds the generator that a device draws from by default."""
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
