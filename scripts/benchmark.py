@@ -1,7 +1,7 @@
 """Times a training step, case by case: `python scripts/benchmark.py`."""
 
+from dvae.benchmark.options import BenchmarkConfig
 from dvae.commands.cli import run
-from dvae.commands.script_schemas import BenchmarkConfig
 
 
 def main(config: BenchmarkConfig) -> None:

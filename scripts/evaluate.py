@@ -1,7 +1,7 @@
 """Evaluates a checkpoint: `python scripts/evaluate.py checkpoint=PATH [key=value]`."""
 
 from dvae.commands.cli import run
-from dvae.commands.script_schemas import EvaluateConfig
+from dvae.tasks.options import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:

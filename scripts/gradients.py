@@ -1,7 +1,7 @@
 """Compares gradient estimators with the exact gradient: `python scripts/gradients.py`."""
 
 from dvae.commands.cli import run
-from dvae.commands.script_schemas import GradientsConfig
+from dvae.commands.options import GradientsConfig
 
 
 def main(config: GradientsConfig) -> None:

@@ -1,7 +1,7 @@
 """Draws pictures from a checkpoint: `python scripts/sample.py checkpoint=PATH what=prior`."""
 
 from dvae.commands.cli import run
-from dvae.commands.script_schemas import SampleConfig
+from dvae.tasks.options import SampleConfig
 
 
 def main(config: SampleConfig) -> None:

@@ -1,7 +1,7 @@
 """Shows the schedules of a run: `python scripts/schedule.py temperature=cosine [key=value]`."""
 
 from dvae.commands.cli import run
-from dvae.commands.schemas import RunConfig
+from dvae.training.config import RunConfig
 
 
 def main(config: RunConfig) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from dvae.commands.cli import run
-from dvae.commands.schemas import RunConfig
 from dvae.runs.folder import run_in_folder
+from dvae.training.config import RunConfig
 
 
 def main(config: RunConfig) -> float | None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dvae.commands.build import build_vae
+from dvae.commands.checking import check
 from dvae.commands.cli import compose
-from dvae.commands.config import parse
-from dvae.commands.schemas import TrainConfig
-from dvae.models import VAE
+from dvae.data.sources import SOURCES
+from dvae.models.vae import VAE
+from dvae.training.config import RunConfig
 
 # Tests run beside each other, a process a core: neither they nor what they start need more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,10 +37,10 @@ def data_dir(tmp_path_factory):
 def make_config(tmp_path, data_dir):
     """Composes and checks a training configuration that writes into a temporary folder."""
 
-    def make(*overrides: str, output: Path | None = None) -> TrainConfig:
+    def make(*overrides: str, output: Path | None = None) -> RunConfig:
         own = [f"paths.data_dir={data_dir}", f"paths.output_dir={output or tmp_path / 'run'}"]
         quick = ["trainer.progress_bar=false", "trainer.accelerator=cpu"]
-        return parse(TrainConfig, compose("train", [*own, *quick, *overrides]))
+        return check(RunConfig, compose("train", [*own, *quick, *overrides]))
 
     return make
 
@@ -56,8 +56,18 @@ def small_vae(make_config) -> VAE:
         "prior=learned",
     )
     torch.manual_seed(0)
-    vae = build_vae(config).double().eval()
+    vae = config.build_model().double().eval()
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return vae
+
+
+@pytest.fixture(scope="session")
+def mnist(data_dir):
+    """Builds the images of MNIST, as the options say."""
+
+    def make(*, root=None, seed=0, **options):
+        return SOURCES["mnist"](**options).build(root or data_dir, seed)
+
+    return make

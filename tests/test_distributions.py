@@ -175,5 +175,12 @@ def test_softplus_sum_of_extreme_rows_is_finite():
     """The product's largest value, 2^64, and numbers that no exponential would survive."""
     for value, expected in ((0.0, 64 * math.log(2)), (1e4, 64e4), (-1e4, 0.0)):
         assert softplus_sum(torch.full((64,), value)).item() == pytest.approx(expected)
-    with pytest.raises(ValueError, match="rows of at most 64"):
-        softplus_sum(torch.ones(1, 65))
+
+
+@pytest.mark.parametrize("width", [65, 130])
+def test_long_rows_are_summed_in_parts(width):
+    x = torch.randn(3, width, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.softplus(x).sum(-1)
+    assert torch.allclose(softplus_sum(x), expected)
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (softplus_sum(x), expected)]
+    assert torch.allclose(*gradients)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dvae.commands.checking import check
 from dvae.commands.cli import _USER_ERRORS, ROOT, compose
-from dvae.commands.config import parse
-from dvae.commands.schemas import RunConfig
 from dvae.commands.train import train
-from dvae.data.module import ImageDataModule
+from dvae.data.sources import SOURCES
 from dvae.errors import UserError
 from dvae.runs.folder import run_in_folder
 from dvae.runs.resume import resumed
 from dvae.tasks import find_task
-from dvae.training.checkpoints import load_module
+from dvae.tasks.loading import load_module
+from dvae.training.config import RunConfig
 
 FLIPS, CUTS = 90, 25
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("run")
     overrides = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "trainer.accelerator=cpu"]
     own = [f"paths.data_dir={data_dir}", f"paths.output_dir={folder}"]
-    train(parse(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"])))
+    train(check(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"])))
     return folder
 
 
@@ -226,7 +226,7 @@ def test_states_that_no_run_goes_on_from(run, tmp_path, data_dir, kind):
     torch.save(content, path)
     overrides = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "trainer.accelerator=cpu"]
     own = [f"paths.data_dir={data_dir}", f"paths.output_dir={tmp_path / 'new'}", f"resume={path}"]
-    config = parse(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"]))
+    config = check(RunConfig, compose("train", [*overrides, *own, "trainer.progress_bar=false"]))
     with pytest.raises(UserError, match="resume|optimizer") as caught:
         train(config)
     assert "\n" not in str(caught.value)
@@ -253,7 +253,7 @@ def test_broken_files_of_a_run(run, tmp_path, name, content, data_dir):
         arguments = resumed(script, folder.parent)
         task = [item for item in arguments if not item.startswith("hydra.")]
         values = compose("train", [*task, f"paths.output_dir={folder}"])
-        run_in_folder(parse(RunConfig, values), never)
+        run_in_folder(check(RunConfig, values), never)
 
     with pytest.raises(UserError) as caught:
         go_on()
@@ -287,8 +287,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", IDX)
-def test_broken_idx_files(data_dir, tmp_path, name, damage):
-    ImageDataModule(root=data_dir).prepare_data()
+def test_broken_idx_files(data_dir, mnist, tmp_path, name, damage):
+    mnist().prepare_data()
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for file in (data_dir / "MNIST" / "raw").iterdir():
@@ -298,7 +298,7 @@ def test_broken_idx_files(data_dir, tmp_path, name, damage):
     broken.unlink()
     broken.write_bytes(content)
     with pytest.raises(UserError, match=name):
-        ImageDataModule(root=tmp_path).setup()
+        mnist(root=tmp_path).setup()
     assert broken.read_bytes() == content
 
 
@@ -309,7 +309,7 @@ def test_other_data_sets_are_checked_too(tmp_path):
     for name in (*IDX, "t10k-labels-idx1-ubyte"):
         (folder / name).write_bytes(b"\x00\x00\x08\x03" + bytes(10))
     with pytest.raises(UserError, match="data=fashion_mnist"):
-        ImageDataModule("fashion_mnist", tmp_path).setup()
+        SOURCES["fashion_mnist"]().build(tmp_path, 0).setup()
 
 
 OVERRIDES = """
@@ -407,7 +407,7 @@ x=y
 @pytest.mark.parametrize("line", OVERRIDES.strip().splitlines())
 def test_overrides_that_no_run_can_have(line):
     with pytest.raises(_USER_ERRORS) as caught:
-        parse(RunConfig, compose("train", line.split()))
+        check(RunConfig, compose("train", line.split()))
     assert str(caught.value)
 
 

@@ -1,7 +1,140 @@
+"""The house: which room may import which, and what stays out of the lower ones."""
+
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import dvae
+from dvae.commands.cli import ROOT
+
+SOURCE = ROOT / "src" / "dvae"
+MODULES = {
+    ".".join(["dvae", *path.relative_to(SOURCE).with_suffix("").parts]): path
+    for path in SOURCE.rglob("*.py")
+}
+# Each room may import those before it; rooms in one set do not know each other.
+ROOMS = [
+    {"errors", "files", "options"},
+    {"distributions", "randomness", "schedules"},
+    {"estimators", "priors", "likelihoods", "networks"},
+    {"layers"},
+    {"models"},
+    {"data"},
+    {"training"},
+    {"tasks"},
+    {"runs"},
+    {"commands"},
+    {"benchmark"},
+]
+ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
+# Root modules that others of the same place may use.
+ROOT_LEVEL = {"errors", "files", "options", "distributions", "randomness", "schedules"}
+HEAVY = {"torch", "torchvision", "pytorch_lightning", "lightning_fabric", "matplotlib"}
+
+
+def _imports(path):
+    """Modules that a file imports anywhere, but for type checking only."""
+    found = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                visit(child)
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def _at_import(path):
+    """Modules that a file imports when it is imported itself."""
+    tree = ast.parse(path.read_text())
+    top = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])
+    for node in ast.walk(top):
+        if isinstance(node, ast.FunctionDef):
+            node.body = [ast.Pass()]
+    names = set()
+    for node in ast.walk(top):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _room(module):
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_one_way(module):
+    if module == "dvae.__init__":
+        return
+    room = _room(module)
+    for imported in _imports(MODULES[module]) & set(MODULES):
+        other = _room(imported)
+        same = other == room or (other in ROOT_LEVEL and ORDER[other] == ORDER[room])
+        assert same or ORDER[other] < ORDER[room], f"{module} imports {imported}"
+
+
+def test_a_wrong_direction_is_seen(tmp_path):
+    """The control: the test above would find an import of a room on the right."""
+    path = tmp_path / "x.py"
+    path.write_text("def f():\n    from dvae.training.module import TaskModule\n")
+    [imported] = _imports(path) & set(MODULES)
+    assert ORDER[_room(imported)] > ORDER["models"]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {name: _at_import(path) & set(MODULES) for name, path in MODULES.items()}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for following in graph[name]:
+            visit(following)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_lower_rooms_know_neither_lightning_nor_hydra(module):
+    room = _room(module)
+    if module == "dvae.__init__" or ORDER[room] > ORDER["models"]:
+        return
+    packages = {name.split(".")[0] for name in _imports(MODULES[module])}
+    assert not packages & {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf"}
+
+
+OPTIONS = sorted(
+    module
+    for module in MODULES
+    if module.endswith(("options", ".config")) or module.endswith(".__init__")
+)
+
+
+@pytest.mark.parametrize("module", OPTIONS)
+def test_options_import_no_torch(module):
+    """Nor do the packages on the way to them."""
+    names = {name.split(".")[0] for name in _at_import(MODULES[module])}
+    assert not names & HEAVY
 
 
 def _loaded(module):
@@ -12,31 +145,49 @@ def _loaded(module):
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "dvae",
-        "dvae.commands.config",
-        "dvae.commands.schemas",
-        "dvae.commands.cli",
-        "dvae.schedules",
-    ],
-)
-def test_configurations_do_not_wait_for_torch(module):
-    assert not _loaded(module) & {"torch", "pytorch_lightning", "torchvision", "matplotlib"}
+def test_commands_do_not_wait_for_torch():
+    tasks = ", ".join(f"dvae.tasks.{name}.task" for name in dvae_tasks())
+    modules = f"dvae, dvae.commands.cli, dvae.commands.options, dvae.benchmark.options, {tasks}"
+    assert not _loaded(modules) & HEAVY
 
 
-@pytest.mark.parametrize(
-    "module", ["dvae.models", "dvae.models.bounds", "dvae.networks.mlp", "dvae.layers"]
-)
-def test_models_know_neither_lightning_nor_hydra(module):
-    assert not _loaded(module) & {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf"}
+def dvae_tasks():
+    from dvae.tasks import TASKS
+
+    return TASKS
 
 
-def test_the_layer_is_exported():
-    import dvae
-    from dvae.layers import GumbelSoftmax
+def test_the_root_is_small_and_no_file_is_long():
+    assert len(list(SOURCE.glob("*.py"))) <= 8
+    for path in [*SOURCE.rglob("*.py"), *(ROOT / "src" / "hydra_plugins").rglob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 300, path
+    for path in (ROOT / "scripts").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 60, path
+
+
+def test_nothing_is_wired_to_one_shape_of_images():
+    """28 and 784 stand in the sources of such images alone."""
+    words = {"28", "784"}
+    for path in SOURCE.rglob("*.py"):
+        if path.is_relative_to(SOURCE / "data" / "sources"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, int):
+                assert str(node.value) not in words, path
+
+
+def test_public_names_are_listed_and_exist():
+    for module, path in MODULES.items():
+        if Path(path).name == "__init__.py":
+            continue
+        names = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+        assert any(ast.unparse(node.targets[0]) == "__all__" for node in names), module
+
+
+def test_the_layers_are_exported():
+    from dvae.layers import CategoricalLayer, GumbelSoftmax
 
     assert dvae.GumbelSoftmax is GumbelSoftmax
+    assert dvae.CategoricalLayer is CategoricalLayer
     with pytest.raises(AttributeError, match="nothing"):
         _ = dvae.nothing

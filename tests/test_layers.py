@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dvae import GumbelSoftmax
+from dvae import CategoricalLayer, GumbelSoftmax
 from dvae.estimators import ESTIMATORS
 
 
@@ -28,23 +28,30 @@ def test_temperature_travels_with_the_state():
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_takes_a_name_or_an_instance(name):
-    for estimator in (name, ESTIMATORS[name]()):
+    for estimator in (name, ESTIMATORS[name]().build()):
+        layer = CategoricalLayer(0.5, estimator)
         if ESTIMATORS[name].score_function:
             with pytest.raises(ValueError, match="expected a cost for each draw, found a call"):
-                GumbelSoftmax(0.5, estimator)(torch.zeros(3, 4, 5))
+                layer(torch.zeros(3, 4, 5))
             continue
         logits = torch.randn(3, 4, 5, requires_grad=True)
-        (GumbelSoftmax(0.5, estimator)(logits) * torch.arange(5)).sum().backward()
+        (layer(logits) * torch.arange(5)).sum().backward()
         assert logits.grad.abs().sum() > 0
+
+
+def test_the_straight_through_form_is_hard_in_training_too():
+    z = GumbelSoftmax(0.5, hard=True)(torch.randn(10, 4, 5, requires_grad=True))
+    assert set(z.unique().tolist()) == {0.0, 1.0}
+    assert z.requires_grad
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="estimator: expected one of exact, .* found 'x'"):
-        GumbelSoftmax(1.0, "x")
+        CategoricalLayer(1.0, "x")
 
 
 def test_score_functions_train_through_the_surrogate():
-    layer = GumbelSoftmax(1.0, "rloo")
+    layer = CategoricalLayer(1.0, "rloo")
     logits = torch.zeros(8, 2, 3, requires_grad=True)
     sample = layer.sample(logits)
     layer.estimator.surrogate(sample.z[..., 0].sum(-1), sample).backward()

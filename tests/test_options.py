@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dvae.commands.checking import check
 from dvae.commands.cli import _USER_ERRORS, CONFIGS, compose
-from dvae.commands.config import parse
-from dvae.commands.schemas import RunConfig
 from dvae.commands.train import train
+from dvae.training.config import RunConfig
 
 SMALL = [
     "debug=fast",
@@ -85,7 +85,7 @@ def test_any_options_train_or_end_in_one_line(folder, data_dir, groups, values):
     own = [f"paths.data_dir={data_dir}", f"paths.output_dir={folder}"]
     line = None
     try:
-        metrics = train(parse(RunConfig, compose("train", [*SMALL, *own, *chosen])))
+        metrics = train(check(RunConfig, compose("train", [*SMALL, *own, *chosen])))
     except _USER_ERRORS as error:
         line = str(error)
     if line is None:

@@ -4,19 +4,22 @@
 >>> layer = GumbelSoftmax(temperature=0.5)
 """
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvae.layers import GumbelSoftmax
+    from dvae.layers import CategoricalLayer, GumbelSoftmax
 
-__all__ = ["GumbelSoftmax"]
-__version__ = "0.1.0"
+__all__ = ["CategoricalLayer", "GumbelSoftmax"]
+
+# Folders elsewhere on Python's path can add members of the families: see docs/extending.md.
+__path__ = extend_path(__path__, __name__)
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: reading a configuration must not wait for torch.
-    if name == "GumbelSoftmax":
-        from dvae.layers import GumbelSoftmax
+    if name in __all__:
+        from dvae import layers
 
-        return GumbelSoftmax
+        return getattr(layers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

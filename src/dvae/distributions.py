@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from dvae.options import MAX_ENUMERATION
+
 __all__ = [
-    "MAX_ENUMERATION",
     "all_codes",
-    "bernoulli_log_likelihood",
     "categorical_entropy",
     "categorical_kl",
     "concrete_log_prob",
@@ -28,9 +28,6 @@ __all__ = [
     "working_dtype",
 ]
 
-
-MAX_ENUMERATION = 16_384
-"""The largest number of codes, K^N, that is enumerated."""
 
 _LONGEST_ROW = 64
 
@@ -132,7 +129,7 @@ def all_codes(
     """Every code in lexicographic order, (K^N, N).
 
     Raises:
-        ValueError: If there are more than `MAX_ENUMERATION`.
+        ValueError: If there are more than `dvae.options.MAX_ENUMERATION`.
 
     Example:
         >>> all_codes(2, 2).tolist()
@@ -210,36 +207,18 @@ def softplus_sum(x: Tensor) -> Tensor:
     """Σ_p log(1 + exp x_p) = Σ_p max(x_p, 0) + log Π_p (1 + exp(−|x_p|)).
 
     The normalizer of a row of Bernoulli pixels with logits x. The factors of the product lie in
-    [1, 2]; one logarithm a row takes a fraction of the time of torch's softplus.
+    [1, 2]; one logarithm for a row of at most 64 takes a fraction of the time of torch's softplus.
 
     Args:
-        x: (..., P) with P at most 64, in at least single precision.
+        x: (..., P), in at least single precision.
 
     Returns:
         (...), at least 0.
-
-    Raises:
-        ValueError: If rows are longer than 64.
     """
-    if x.shape[-1] > _LONGEST_ROW:
-        raise ValueError(f"x: expected rows of at most {_LONGEST_ROW}, found {tuple(x.shape)}")
-    return _SoftplusSum.apply(x)
-
-
-def bernoulli_log_likelihood(images: Tensor, pixel_logits: Tensor) -> Tensor:
-    """log p(x|z) = Σ_pixels x l − log(1 + exp l), for pixel logits l.
-
-    Args:
-        images: (B, *image_shape); grey pixels count as soft targets.
-        pixel_logits: (..., B, *image_shape).
-
-    Returns:
-        Nats per image, (..., B), at most 0.
-    """
-    # Half precision would lose tenths of a nat in the sum over pixels.
-    pixel_logits = pixel_logits.to(working_dtype(pixel_logits.dtype))
-    rows = (images * pixel_logits).sum(-1) - softplus_sum(pixel_logits)
-    return rows.flatten(rows.ndim - images.ndim + 2).sum(-1)
+    if x.shape[-1] <= _LONGEST_ROW:
+        return _SoftplusSum.apply(x)
+    # A product of more factors could overflow.
+    return torch.stack([_SoftplusSum.apply(part) for part in x.split(_LONGEST_ROW, -1)]).sum(0)
 
 
 def concrete_sample(logits: Tensor, temperature: float | Tensor, noise: Tensor) -> Tensor:

@@ -1,20 +1,20 @@
-"""The layer that every model uses: logits → codes."""
+"""The layers that models use: logits → codes."""
 
 import torch
 from torch import Generator, Tensor, nn
 
 from dvae.distributions import gumbel_noise, one_hot
-from dvae.estimators import ESTIMATORS, CodeSample, Estimator, check_temperature
+from dvae.estimators import ESTIMATORS
+from dvae.estimators.base import CodeSample, Estimator, check_temperature
 
-__all__ = ["GumbelSoftmax"]
+__all__ = ["CategoricalLayer", "GumbelSoftmax"]
 
 
-class GumbelSoftmax(nn.Module):
-    """Samples categorical codes so that gradients reach the logits.
+class CategoricalLayer(nn.Module):
+    """Samples categorical codes with any gradient estimator.
 
-    In training mode `z` comes from the estimator: y = softmax((logits + g) / τ) by default. In
-    evaluation mode it is always an exact one-hot draw from softmax(logits), so that a network is
-    judged by the discrete codes that it stands for.
+    In training mode `z` comes from the estimator. In evaluation mode it is always an exact one-hot
+    draw from softmax(logits), so that a network is judged by the discrete codes that it stands for.
 
     The temperature lives in a buffer: it travels with `state_dict()`, and changing it causes no
     recompilation.
@@ -22,21 +22,17 @@ class GumbelSoftmax(nn.Module):
     Args:
         temperature: τ, finite and greater than 0. It shapes gradients and relaxed samples, never
             which hard code is drawn.
-        estimator: A name out of `dvae.estimators.ESTIMATORS`, or an instance.
+        estimator: A name out of `dvae.estimators.ESTIMATORS`, for that estimator with its default
+            options, or an instance.
 
     Raises:
         ValueError: If the temperature or the name is not valid.
 
-    References:
-        Jang, Gu, Poole 2017, arXiv 1611.01144; Maddison, Mnih, Teh 2017, arXiv 1611.00712.
-
     Example:
-        >>> layer = GumbelSoftmax(temperature=0.5)
+        >>> layer = CategoricalLayer(temperature=1.3, estimator="reinmax")
         >>> logits = torch.zeros(32, 20, 10, requires_grad=True)
         >>> layer(logits).shape
         torch.Size([32, 20, 10])
-        >>> sorted(layer.eval()(logits).unique().tolist())
-        [0.0, 1.0]
     """
 
     temperature: Tensor
@@ -50,7 +46,7 @@ class GumbelSoftmax(nn.Module):
                 raise ValueError(
                     f"estimator: expected one of {', '.join(ESTIMATORS)}, found {estimator!r}"
                 )
-            estimator = ESTIMATORS[estimator]()
+            estimator = ESTIMATORS[estimator]().build()
         self.estimator = estimator
         self.register_buffer("temperature", torch.tensor(check_temperature(temperature)))
 
@@ -97,3 +93,30 @@ class GumbelSoftmax(nn.Module):
     def extra_repr(self) -> str:
         """The temperature, for `print(layer)`."""
         return f"temperature={self.temperature.item():g}"
+
+
+class GumbelSoftmax(CategoricalLayer):
+    """Gumbel-Softmax (the Concrete distribution): y = softmax((logits + g) / τ) in training.
+
+    Args:
+        temperature: τ, finite and greater than 0.
+        hard: Whether the forward value is one-hot in training too, with the gradient of y: the
+            straight-through form.
+
+    Raises:
+        ValueError: If the temperature is not valid.
+
+    References:
+        Jang, Gu, Poole 2017, arXiv 1611.01144; Maddison, Mnih, Teh 2017, arXiv 1611.00712.
+
+    Example:
+        >>> layer = GumbelSoftmax(temperature=0.5)
+        >>> logits = torch.zeros(32, 20, 10, requires_grad=True)
+        >>> layer(logits).shape
+        torch.Size([32, 20, 10])
+        >>> sorted(layer.eval()(logits).unique().tolist())
+        [0.0, 1.0]
+    """
+
+    def __init__(self, temperature: float = 1.0, *, hard: bool = False) -> None:
+        super().__init__(temperature, "st_gumbel_softmax" if hard else "gumbel_softmax")

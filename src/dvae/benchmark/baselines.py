@@ -15,15 +15,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from dvae.commands.build import build_data, build_vae
-from dvae.commands.schemas import TrainConfig
 from dvae.data.binarize import to_unit
-from dvae.data.bundled import unpack_mnist
-from dvae.data.sources import IMAGE_SHAPE
+from dvae.data.sources.bundled import unpack_mnist
 from dvae.errors import UserError
-from dvae.models import VAE
 from dvae.models.bounds import MAX_DECODES, sampled_bound
+from dvae.models.vae import VAE
 from dvae.randomness import ImageStreams
+from dvae.tasks.vae.config import VAEConfig
 from dvae.training.devices import tune_process
 
 __all__ = ["BASELINES", "Step", "floor", "likelihood", "likelihood_floor", "loop", "tutorial"]
@@ -31,14 +29,14 @@ __all__ = ["BASELINES", "Step", "floor", "likelihood", "likelihood_floor", "loop
 Step = Callable[[], object]
 
 
-def floor(config: TrainConfig, device: torch.device) -> Step:
+def floor(config: VAEConfig, device: torch.device) -> Step:
     """The matrix products (and convolutions) of the network, forward and backward, and no more.
 
     Their operands are in the configured precision; nothing is drawn, activated or updated. No
     training of this network on this library can be faster.
     """
-    vae = build_vae(config).eval()
-    images = torch.rand(config.data.batch_size, *IMAGE_SHAPE)
+    vae = config.build_model().eval()
+    images = torch.rand(config.data.batch_size, *config.data.image_shape)
     codes = torch.zeros(config.objective.num_samples, len(images), vae.num_latents).long()
     layers = _layers(vae, lambda: (vae.encode(images), vae.decode_codes(codes)))
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -108,9 +106,9 @@ def _product(
     return convolve
 
 
-def likelihood_floor(config: TrainConfig, device: torch.device) -> Step:
+def likelihood_floor(config: VAEConfig, device: torch.device) -> Step:
     """The matrix products of the decoder for `test_samples` codes of each image of a batch."""
-    vae = build_vae(config).eval()
+    vae = config.build_model().eval()
     count = config.data.batch_size * config.test_samples
     rows = min(count, MAX_DECODES)
     codes = torch.zeros(rows, vae.num_latents).long()
@@ -128,11 +126,11 @@ def likelihood_floor(config: TrainConfig, device: torch.device) -> Step:
     return step
 
 
-def likelihood(config: TrainConfig, device: torch.device) -> Step:
+def likelihood(config: VAEConfig, device: torch.device) -> Step:
     """The importance-weighted bound of a batch with `test_samples` samples, as in a test."""
     tune_process()
-    vae = build_vae(config).eval().to(device)
-    data = build_data(config.data, config.paths.data_dir, config.seed)
+    vae = config.build_model().eval().to(device)
+    data = config.data.build(config.paths.data_dir, config.seed)
     images = to_unit(data.images("test")[: config.data.batch_size].to(device))
     indices = torch.arange(len(images), device=device)
 
@@ -144,9 +142,9 @@ def likelihood(config: TrainConfig, device: torch.device) -> Step:
     return step
 
 
-def loop(config: TrainConfig, device: torch.device) -> Step:
+def loop(config: VAEConfig, device: torch.device) -> Step:
     """A plain loop over images that lie in memory, with the default Adam."""
-    data = build_data(config.data, config.paths.data_dir, config.seed)
+    data = config.data.build(config.paths.data_dir, config.seed)
     images = (data.images("train").float() / 255).to(device)
 
     def batches() -> Iterator[Tensor]:
@@ -158,7 +156,7 @@ def loop(config: TrainConfig, device: torch.device) -> Step:
     return _train(config, device, batches())
 
 
-def tutorial(config: TrainConfig, device: torch.device) -> Step:
+def tutorial(config: VAEConfig, device: torch.device) -> Step:
     """The loop of a tutorial: torchvision's data set, `ToTensor`, a `DataLoader`, default Adam.
 
     Raises:
@@ -179,9 +177,9 @@ def tutorial(config: TrainConfig, device: torch.device) -> Step:
     return _train(config, device, batches())
 
 
-def _train(config: TrainConfig, device: torch.device, batches: Iterator[Tensor]) -> Step:
+def _train(config: VAEConfig, device: torch.device, batches: Iterator[Tensor]) -> Step:
     """An optimizer step as tutorials write it: Gumbel-Softmax, binary cross-entropy, Adam."""
-    vae: VAE = build_vae(config).to(device)
+    vae: VAE = config.build_model().to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
     num_samples = config.objective.num_samples
 
@@ -211,7 +209,7 @@ def _train(config: TrainConfig, device: torch.device, batches: Iterator[Tensor])
     return step
 
 
-BASELINES: dict[str, Callable[[TrainConfig, torch.device], Step]] = {
+BASELINES: dict[str, Callable[[VAEConfig, torch.device], Step]] = {
     "floor": floor,
     "likelihood": likelihood,
     "likelihood_floor": likelihood_floor,

@@ -18,13 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dvae.benchmark.options import BenchmarkConfig
 from dvae.benchmark.worker import KINDS, Case, work
+from dvae.commands.checking import check
 from dvae.commands.cli import compose
-from dvae.commands.config import parse
-from dvae.commands.schemas import RunConfig, TrainConfig
-from dvae.commands.script_schemas import BenchmarkConfig
 from dvae.errors import UserError
 from dvae.files import write_json
+from dvae.tasks.vae.config import VAEConfig
+from dvae.training.config import RunConfig
 
 __all__ = ["Timing", "benchmark"]
 
@@ -104,8 +105,8 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
     ]
     values = compose("train", [*config.shared, *config.extra, *overrides, *own])
     # Training of any task is timed; the baselines are those of a VAE.
-    schema = RunConfig if kind == "train" else TrainConfig
-    return Case(name, kind, parse(schema, values), config.profile)
+    schema = RunConfig if kind == "train" else VAEConfig
+    return Case(name, kind, check(schema, values), config.profile)
 
 
 @contextmanager
@@ -116,10 +117,7 @@ def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
     try:
         for case in cases:
             here, there = context.Pipe()
-            # By its name, training takes it for one that a user looks at.
-            process = context.Process(
-                name="MainProcess", target=work, args=(case, there), daemon=True
-            )
+            process = context.Process(target=work, args=(case, there), daemon=True)
             process.start()
             there.close()
             pipes.append(here)

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from dvae.commands.config import parse
-from dvae.commands.schemas import AnySchema
+from dvae.commands.checking import check
 from dvae.errors import BusyError, OtherRunError, PrunedError, UserError, nearest
+from dvae.options import AnyOptions
 from dvae.runs.folder import record
 from dvae.runs.resume import quoted, resumed
 
@@ -63,11 +63,24 @@ _PATHS = {
 }
 """Keys whose values are paths."""
 
+
+def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
+    """The settings that an experiment has for an estimator and a size."""
+    if size not in (sizes := table.get(estimator) or {}):
+        known = [f"{name!s} with {key!s}" for name in table for key in table[name]]
+        raise UserError(
+            f"experiment: expected one of {', '.join(known)}, for which there are tuned settings, "
+            f"found {estimator} with {size}"
+        )
+    return sizes[size]
+
+
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
+OmegaConf.register_new_resolver("tuned", _tuned, replace=True)
 
 
-def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) -> None:
+def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) -> None:
     """Runs a task with the configuration of the command line.
 
     Args:
@@ -81,7 +94,7 @@ def run(name: str, schema: type[AnySchema], task: Callable[[AnySchema], Any]) ->
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
         try:
-            return task(parse(schema, _plain(config)))
+            return task(check(schema, _plain(config)))
         except OtherRunError as error:
             _fail(str(error))
         except Exception as error:
@@ -173,6 +186,8 @@ def _explain(error: Exception, name: str) -> str:
     text = str(error) or str(error.__cause__ or type(error).__name__)
     if isinstance(error, UserError):
         return text
+    if isinstance(error.__cause__, UserError):
+        return str(error.__cause__)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -186,8 +201,6 @@ def _explain(error: Exception, name: str) -> str:
         return f"{key}: no such key{nearest(key, _keys(name))}"
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
-    if match := re.search(r"Interpolation key '_tuned\.(.*)' not found", text):
-        return f"experiment: expected a pair that settings are known for, found {match.group(1)}"
     return text.partition("See https")[0].partition("full_key:")[0]
 
 

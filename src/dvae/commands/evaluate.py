@@ -6,13 +6,13 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from dvae.commands.report import latents_table, metrics_table
-from dvae.commands.script_schemas import EvaluateConfig
 from dvae.files import write_json
 from dvae.tasks import find_task
+from dvae.tasks.loading import load_module
+from dvae.tasks.options import EvaluateConfig
 from dvae.training.callbacks import ProgressBar, quiet
-from dvae.training.checkpoints import load_module
 from dvae.training.devices import resolve_device, tune_process
-from dvae.training.module import Evaluation
+from dvae.training.settings import Evaluation
 
 __all__ = ["evaluate"]
 

@@ -1,24 +1,29 @@
 """Compares gradient estimators on a model: a table, a CSV and a plot."""
 
+import csv
 import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from dvae.commands.build import build_data, build_vae
+from dvae.commands.checking import check
 from dvae.commands.cli import compose
-from dvae.commands.config import parse
-from dvae.commands.schemas import ModelConfig, TrainConfig
-from dvae.commands.script_schemas import GradientsConfig
+from dvae.commands.options import GradientsConfig
 from dvae.data.binarize import to_unit
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
-from dvae.models import VAE
-from dvae.models.gradients import Quality, compare, plot, write_csv
+from dvae.files import write_file
+from dvae.models.gradients import Quality, compare
+from dvae.models.vae import VAE
+from dvae.tasks.loading import load_module
+from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
 from dvae.tasks.vae.module import VAEModule
-from dvae.training.checkpoints import load_module
 from dvae.training.devices import resolve_device
 
 __all__ = ["compare_gradients"]
@@ -39,7 +44,7 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
     vae, images = _model_and_images(config)
-    names = sorted(ESTIMATORS) if config.estimators is None else config.estimators
+    names = list(ESTIMATORS) if config.estimators is None else config.estimators
     folder = Path(config.paths.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     results = []
@@ -54,8 +59,8 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
     except ValueError as error:
         raise UserError(str(error)) from error
     console.print(_table(results))
-    write_csv(folder / "gradients.csv", results)
-    plot(folder / "gradients.png", results)
+    _write_csv(folder / "gradients.csv", results)
+    _plot(folder / "gradients.png", results)
     console.print(f"written to {folder}", soft_wrap=True, highlight=False)
     return results
 
@@ -63,17 +68,17 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
 def _model_and_images(config: GradientsConfig) -> tuple[VAE, torch.Tensor]:
     if config.checkpoint is not None:
         module, trained = load_module(config.checkpoint)
-        if not isinstance(module, VAEModule) or not isinstance(trained, ModelConfig):
+        if not isinstance(module, VAEModule) or not isinstance(trained, StoredVAEConfig):
             raise UserError(
                 f"checkpoint: expected one of task=vae, found {trained.task} in {config.checkpoint}"
             )
-        data = build_data(trained.data, config.paths.data_dir, trained.seed)
+        data = trained.data.build(config.paths.data_dir, trained.seed)
         vae = module.vae
     else:
         small = ["model.num_latents=4", "model.num_categories=8", "paths.output_dir=."]
-        trained = parse(TrainConfig, compose("train", small))
-        data = build_data(trained.data, config.paths.data_dir, trained.seed)
-        vae = build_vae(trained, data.pixel_mean())
+        fresh = check(VAEConfig, compose("train", small))
+        data = fresh.data.build(config.paths.data_dir, fresh.seed)
+        vae = fresh.build_model(data.pixel_mean())
     return vae, to_unit(data.images("val")[: config.num_images])
 
 
@@ -89,3 +94,36 @@ def _table(results: list[Quality]) -> Table:
         row = (f"{r.bias:.3f}", f"{r.bias_error:.3f}", f"{r.variance:.3g}", f"{r.cosine:.3f}")
         table.add_row(r.estimator, temperature, *row, f"{r.microseconds:,.0f}")
     return table
+
+
+def _write_csv(path: Path, results: Sequence[Quality]) -> None:
+    """Writes one row a result, whole or not at all."""
+    with write_file(path) as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Quality)])
+        writer.writeheader()
+        writer.writerows(asdict(result) for result in results)
+
+
+def _plot(path: Path, results: Sequence[Quality]) -> None:
+    """Draws bias and variance over temperature, one line an estimator."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    names = list(dict.fromkeys(result.estimator for result in results))
+    colours = colormaps["tab20"]
+    for axis, quantity in zip(axes, ("bias", "variance"), strict=True):
+        for number, name in enumerate(names):
+            rows = [result for result in results if result.estimator == name]
+            values = [getattr(row, quantity) for row in rows]
+            style = {"color": colours(number), "label": name}
+            if math.isnan(rows[0].temperature):
+                # No temperature: a level.
+                axis.axhline(values[0], linestyle="--", **style)
+            else:
+                axis.plot([row.temperature for row in rows], values, marker="o", **style)
+        axis.set(title=f"relative {quantity}", xlabel="temperature", xscale="log")
+        axis.set_yscale("symlog", linthresh=1e-3)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    with write_file(path, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from dvae.commands.script_schemas import SampleConfig
 from dvae.files import write_file
 from dvae.randomness import keyed_generator
 from dvae.tasks import find_task
-from dvae.tasks.pictures import save_film, save_image
-from dvae.training.checkpoints import load_module
+from dvae.tasks.loading import load_module
+from dvae.tasks.options import SampleConfig
 from dvae.training.devices import resolve_device
+from dvae.training.pictures import save_film, save_image
 
 __all__ = ["sample"]
 

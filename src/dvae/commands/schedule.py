@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from dvae.commands.schemas import RunConfig
 from dvae.files import write_file
 from dvae.tasks import find_task
+from dvae.training.config import RunConfig
 
 __all__ = ["show"]
 
@@ -24,21 +24,16 @@ def show(config: RunConfig) -> Path:
     Returns:
         Where the plot lies, in `config.paths.output_dir`.
     """
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    task = find_task(config.task)
-    total = task.data(config).steps_per_epoch() * config.trainer.max_epochs
-    curves = {name.replace("_", " "): s for name, s in task.schedules(config, total).items()}
+    total = find_task(config.task).data(config).steps_per_epoch() * config.trainer.max_epochs
+    curves = {name.replace("_", " "): s for name, s in config.schedules(total).items()}
     table = Table(title=f"{total:,} steps", title_justify="left")
     for name in ("step", *curves):
         table.add_column(name, justify="right")
     for row in range(_ROWS):
         step = round(row * (total - 1) / (_ROWS - 1))
         table.add_row(f"{step:,}", *(f"{curve(step):.5g}" for curve in curves.values()))
-    figure, axes = plt.subplots(
-        1, len(curves), figsize=(4 * len(curves), 3), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(4 * len(curves), 3), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False)
     steps = range(0, total, max(1, total // 1000))
     for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
         axis.plot(steps, [curve(step) for step in steps])
@@ -48,7 +43,6 @@ def show(config: RunConfig) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_file(path, "wb") as file:
         figure.savefig(file, dpi=100, format="png")
-    plt.close(figure)
     console = Console()
     console.print(table)
     console.print(f"written to {path}", soft_wrap=True, highlight=False)

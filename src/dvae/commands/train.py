@@ -1,29 +1,31 @@
 """Trains a model: configuration → metrics and a folder with all that the run wrote."""
 
 from collections.abc import Mapping, Sequence
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
 from dvae.commands.report import metrics_table
-from dvae.commands.schemas import RunConfig, Schema
 from dvae.data.base import TaskData
 from dvae.errors import UserError
 from dvae.files import write_file, write_json
+from dvae.options import Options
 from dvae.runs.folder import is_first_process
 from dvae.runs.provenance import environment
 from dvae.tasks import find_task
-from dvae.tasks.pictures import save_image
-from dvae.training.callbacks import Concerns, GradientNoise, Pictures, ProgressBar, quiet
+from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
+from dvae.training.config import RunConfig
 from dvae.training.devices import tune_process
 from dvae.training.module import TaskModule
+from dvae.training.pictures import save_image
 from dvae.training.processes import SharedBuffers, check_processes
 from dvae.training.resilience import BestCheckpoint, Finite, LastCheckpoint, Patience, Pruning
 
@@ -69,7 +71,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     keep.append(LastCheckpoint(last, config.trainer.save_every))
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
-    others = [_Description(config), *keep, *callbacks]
+    others = [*task.callbacks(config), _Description(config), *keep, *callbacks]
     trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
@@ -126,10 +128,7 @@ def _build_trainer(
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
         callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
-    if config.callbacks.gradient_snr is not None:
-        callbacks.append(GradientNoise(config.callbacks.gradient_snr))
-    # Bars of jobs that run beside each other would overwrite one another.
-    bar = options.progress_bar and current_process().name == "MainProcess"
+    bar = options.progress_bar and not _beside_others()
     if bar:
         callbacks.append(ProgressBar(monitor))
     callbacks += others
@@ -169,6 +168,15 @@ def _build_trainer(
     return trainer
 
 
+def _beside_others() -> bool:
+    """Whether a launcher runs this job beside others, whose bars would overwrite one another."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    launcher = hydra.runtime.choices.get("hydra/launcher", "basic")
+    return hydra.mode == RunMode.MULTIRUN and launcher != "basic"
+
+
 def _bring_along(source: Path, target: Path) -> None:
     """Copies the best checkpoint of the run that this one goes on from, unless it is the same."""
     if source.is_file() and not target.is_file():
@@ -183,7 +191,7 @@ def _log_hyperparameters(
     """Fills the HParams tab with what shapes the result."""
     values: dict[str, Any] = {"task": config.task}
     for group, options in config:
-        if not isinstance(options, Schema) or group in ("trainer", "callbacks", "paths"):
+        if not isinstance(options, Options) or group in ("trainer", "callbacks", "paths"):
             continue
         for key, value in options.model_dump(exclude={"eval_batch_size"}).items():
             name = group if key == "name" else f"{group}.{key}"

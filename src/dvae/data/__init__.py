@@ -1,1 +1,1 @@
-"""In-memory image data."""
+"""Images and their way into batches; the contract of any task's data."""

@@ -3,10 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["BINARIZATIONS", "binarize", "redraw", "to_unit"]
-
-BINARIZATIONS = ("dynamic", "fixed", "none")
-"""Drawn anew for each batch; drawn once from a fixed seed; grey pixels as soft targets."""
+__all__ = ["binarize", "redraw", "to_unit"]
 
 
 def binarize(images: Tensor, generator: Generator | None = None) -> Tensor:

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """Images and their places in the split.
 
     Attributes:
-        images: float32 in [0, 1], (B, 1, 28, 28), on the device of the data.
+        images: float32 in [0, 1], (B, C, H, W), on the device of the data.
         indices: int64, (B,), on the same device.
     """
 
@@ -36,15 +36,14 @@ class BatchOrder:
     """The order of batches: a pure function of seed, epoch and process.
 
     Each process gets every `world_size`-th entry of one permutation, so that no image is seen
-    twice in an epoch. When shuffled, all processes get the same number of images; up to
-    `world_size` − 1 are left out of an epoch.
+    twice in an epoch. When shuffled, for training, all processes get the same number of whole
+    batches; what is left over is left out of the epoch.
 
     Args:
         num_images: Images in the split.
         batch_size: Images in a batch of one process.
         seed: Seed of the permutations.
-        shuffle: In the order of the file otherwise.
-        drop_last: Leaves out a last batch that is smaller than the others.
+        shuffle: Whole batches in a random order; otherwise all images in the order of the file.
         limit: Batches of an epoch: at most a count, or a fraction of them in (0, 1].
         rank: This process.
         world_size: Number of processes.
@@ -57,7 +56,6 @@ class BatchOrder:
         *,
         seed: int = 0,
         shuffle: bool = False,
-        drop_last: bool = False,
         limit: int | float = 1.0,
         rank: int = 0,
         world_size: int = 1,
@@ -67,7 +65,6 @@ class BatchOrder:
         self._num_images = num_images
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self._drop_last = drop_last
         self._limit = limit
         self._rank = rank
         self._world_size = world_size
@@ -94,7 +91,7 @@ class BatchOrder:
 
     def __len__(self) -> int:
         own = len(self._own(torch.empty(self._num_images)))
-        batches = own // self._batch_size if self._drop_last else -(-own // self._batch_size)
+        batches = own // self._batch_size if self._shuffle else -(-own // self._batch_size)
         if isinstance(self._limit, int):
             return min(batches, self._limit)
         return min(batches, max(1, int(batches * self._limit)))
@@ -104,7 +101,7 @@ class ImageLoader:
     """Iterates over batches of a split that lies in memory, on the device where it lies.
 
     Args:
-        images: The split, uint8, (M, 1, 28, 28).
+        images: The split, uint8, (M, C, H, W).
         sampler: The order of batches.
         dynamic: Draws binary images anew for each batch, keyed by seed, epoch and batch; images
             are only converted otherwise.

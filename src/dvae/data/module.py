@@ -1,14 +1,12 @@
 """The data of a run for Lightning: three splits in memory."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from dvae.data.base import TaskData
-from dvae.data.binarize import BINARIZATIONS, binarize, to_unit
+from dvae.data.binarize import binarize, to_unit
 from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
-from dvae.data.sources import SOURCES, load_images, read_published_binarization
+from dvae.data.sources.base import BINARIZATION_SEED, Source
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator
 
@@ -17,21 +15,16 @@ __all__ = ["SPLITS", "ImageDataModule"]
 SPLITS = ("train", "val", "test")
 """Training images, the held-out end of the training file, and the test file."""
 
-# Keys of the binarizations that are drawn once: the same in every run, whatever its seed.
-_FIXED_SEED = 28
-_PUBLISHED = {"train": "train", "val": "valid", "test": "test"}
-
 
 class ImageDataModule(TaskData):
-    """Splits a data set, binarizes it and serves batches from memory.
+    """Splits the images of a source, binarizes them and serves batches from memory.
 
     The validation and test images are binarized once, from a fixed seed: they are the same in
     every process and run. Training images are too with `fixed`, and drawn anew for every batch
-    with `dynamic`. With `none`, grey pixels are soft targets.
+    with `dynamic`. With `none`, pixels are left as they are.
 
     Args:
-        name: A name out of `dvae.data.sources.SOURCES`.
-        root: The data folder.
+        source: Where the images come from.
         binarization: "dynamic", "fixed" or "none".
         validation: Images at the end of the training file that are held out; 0 trains on all, and
             validates on the test images.
@@ -43,33 +36,24 @@ class ImageDataModule(TaskData):
         limit_eval_batches: As well, of validation and test.
 
     Raises:
-        UserError: If a value is out of range or the data cannot be had.
+        UserError: If the data cannot be had.
     """
 
     def __init__(
         self,
-        name: str = "mnist",
-        root: str | Path = "outputs/data",
+        source: Source,
         *,
-        binarization: str = "dynamic",
-        validation: int = 10_000,
-        batch_size: int = 128,
-        eval_batch_size: int = 1000,
-        seed: int = 0,
+        binarization: str,
+        validation: int,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
         steps_per_call: int = 1,
         limit_train_batches: int | float = 1.0,
         limit_eval_batches: int | float = 1.0,
     ) -> None:
         super().__init__()
-        if name not in SOURCES:
-            raise UserError(f"data.name: expected one of {', '.join(SOURCES)}, found {name!r}")
-        if binarization not in BINARIZATIONS:
-            raise UserError(
-                f"data.binarization: expected one of {', '.join(BINARIZATIONS)}, "
-                f"found {binarization!r}"
-            )
-        self.source = name
-        self.root = Path(root)
+        self.source = source
         self.binarization = binarization
         self.validation = validation
         self.batch_size = batch_size
@@ -99,7 +83,7 @@ class ImageDataModule(TaskData):
 
     def prepare_data(self) -> None:
         """Unpacks or downloads, in one process only."""
-        load_images(self.source, self.root, train=True)
+        self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the splits, and brings them to the training device where they fit."""
@@ -110,13 +94,13 @@ class ImageDataModule(TaskData):
             self._splits = {split: images.to(device) for split, images in self._splits.items()}
 
     def images(self, split: str) -> Tensor:
-        """The uint8 images of a split, (M, 1, 28, 28); fixed binarization applied."""
+        """The uint8 images of a split, (M, C, H, W); fixed binarization applied."""
         if not self._splits:
             self.setup()
         return self._splits[split]
 
     def pixel_mean(self) -> Tensor:
-        """Mean training image in [0, 1], (1, 28, 28), on the CPU."""
+        """Mean training image in [0, 1], (C, H, W), on the CPU."""
         return to_unit(self.images("train")).mean(0).cpu()
 
     def steps_per_epoch(self) -> int:
@@ -144,7 +128,6 @@ class ImageDataModule(TaskData):
             max(1, self.batch_size // world_size),
             seed=self.seed,
             shuffle=True,
-            drop_last=True,
             limit=self.limit_train_batches,
             rank=rank,
             world_size=world_size,
@@ -185,12 +168,11 @@ class ImageDataModule(TaskData):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _binarize_once(self, images: Tensor, split: str) -> Tensor:
-        generator = keyed_generator(_FIXED_SEED, SPLITS.index(split))
+        generator = keyed_generator(BINARIZATION_SEED, SPLITS.index(split))
         return binarize(images.cpu(), generator).to(images.device)
 
     def _load_splits(self) -> dict[str, Tensor]:
-        training = load_images(self.source, self.root, train=True)
-        test = load_images(self.source, self.root, train=False)
+        training, test = self.source.load(train=True), self.source.load(train=False)
         if self.validation >= len(training):
             raise UserError(
                 f"data.validation: expected fewer than the {len(training)} training images, "
@@ -207,15 +189,14 @@ class ImageDataModule(TaskData):
         return {split: self._fixed(images, split) for split, images in splits.items()}
 
     def _fixed(self, images: Tensor, split: str) -> Tensor:
-        published = None
-        if self.source == "mnist":
-            published = read_published_binarization(self.root, _PUBLISHED[split])
+        published = self.source.read_binarized(split)
         if published is None:
             return self._binarize_once(images, split)
         if len(published) != len(images):
             raise UserError(
-                f"binarized_mnist_{_PUBLISHED[split]}.amat: expected {len(images)} images for "
-                f"data.validation={self.validation}, found {len(published)}"
+                f"data={self.source.name}: expected {len(images)} images in the published "
+                f"binarization of the split {split} for data.validation={self.validation}, found "
+                f"{len(published)}"
             )
         return published
 

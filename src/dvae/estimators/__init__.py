@@ -1,42 +1,24 @@
-"""Gradient estimators for categorical samples, one file a family."""
+"""Gradient estimators for categorical samples.
 
-from dvae.estimators.base import CodeSample, Estimator, check_temperature, replace_gradient
-from dvae.estimators.exact import Exact
-from dvae.estimators.gumbel import GumbelSoftmaxEstimator, STGumbelSoftmax
-from dvae.estimators.rao import GumbelRao, ReinMaxRao
-from dvae.estimators.score_function import RLOO, Reinforce
-from dvae.estimators.straight_through import ZGR, GappedST, ReinMax, StraightThrough
+`base.py` is the contract. An estimator is a file with its class and a file with its options beside
+it, `<file>_options.py`; nothing else lists it.
+"""
 
-__all__ = [
-    "ESTIMATORS",
-    "RLOO",
-    "ZGR",
-    "CodeSample",
-    "Estimator",
-    "Exact",
-    "GappedST",
-    "GumbelRao",
-    "GumbelSoftmaxEstimator",
-    "ReinMax",
-    "ReinMaxRao",
-    "Reinforce",
-    "STGumbelSoftmax",
-    "StraightThrough",
-    "check_temperature",
-    "replace_gradient",
-]
+from pkgutil import extend_path
+from typing import TYPE_CHECKING
 
-ESTIMATORS: dict[str, type[Estimator]] = {
-    "exact": Exact,
-    "gapped_st": GappedST,
-    "gumbel_rao": GumbelRao,
-    "gumbel_softmax": GumbelSoftmaxEstimator,
-    "reinforce": Reinforce,
-    "reinmax": ReinMax,
-    "reinmax_rao": ReinMaxRao,
-    "rloo": RLOO,
-    "st_gumbel_softmax": STGumbelSoftmax,
-    "straight_through": StraightThrough,
-    "zgr": ZGR,
-}
-"""The names by which configurations and the layer know the estimators."""
+from dvae.estimators.options import EstimatorOptions
+from dvae.options import find_members, union_of
+
+__all__ = ["ESTIMATORS", "AnyEstimator", "EstimatorOptions"]
+
+# Folders elsewhere on Python's path can add members: <folder>/dvae/estimators/….
+__path__ = extend_path(__path__, __name__)
+
+ESTIMATORS = find_members(__name__, __path__, EstimatorOptions)
+"""Name → options: `ESTIMATORS["rloo"](num_samples=8).build()`."""
+
+if TYPE_CHECKING:
+    AnyEstimator = EstimatorOptions
+else:
+    AnyEstimator = union_of(ESTIMATORS)

@@ -4,11 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from dvae.distributions import gumbel_noise, one_hot, working_dtype
+from dvae.estimators.options import EstimatorOptions
 
 __all__ = [
     "CodeSample",
@@ -82,17 +84,28 @@ class Estimator(nn.Module, ABC):
     """Draws categorical codes and defines how gradients pass through the draw.
 
     Subclasses say in their docstring: formula, paper, bias, what the temperature means, cost.
+    Ranges and defaults of their arguments are those of their options.
 
     Attributes:
-        hard: Whether the forward value of `z` is exactly one-hot.
-        uses_temperature: Whether the temperature has any effect.
-        score_function: Whether gradients reach the logits through `surrogate` only, and not
-            through `z`.
+        options: The class of options, which also declares facts such as `uses_temperature`.
     """
 
-    hard: bool = True
-    uses_temperature: bool = True
-    score_function: bool = False
+    options: ClassVar[type[EstimatorOptions]]
+
+    @property
+    def hard(self) -> bool:
+        """Whether the forward value of `z` is exactly one-hot."""
+        return self.options.hard
+
+    @property
+    def uses_temperature(self) -> bool:
+        """Whether the temperature has any effect."""
+        return self.options.uses_temperature
+
+    @property
+    def score_function(self) -> bool:
+        """Whether gradients reach the logits through `surrogate` only, and not through `z`."""
+        return self.options.score_function
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the Gumbel noise that one call of `sample` consumes for logits of a shape."""

@@ -6,6 +6,7 @@ from torch import Generator, Tensor
 
 from dvae.distributions import all_codes, one_hot
 from dvae.estimators.base import CodeSample, Estimator
+from dvae.estimators.exact_options import ExactOptions
 from dvae.estimators.score_function import log_prob
 
 __all__ = ["Exact"]
@@ -20,8 +21,7 @@ class Exact(Estimator):
     shared by all images of a batch; refused above 16,384 codes.
     """
 
-    uses_temperature = False
-    score_function = True
+    options = ExactOptions
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Nothing is drawn: (0,)."""

@@ -8,8 +8,8 @@ from dvae.estimators.base import (
     Estimator,
     StraightThroughEstimator,
     as_temperature,
-    check_temperature,
 )
+from dvae.estimators.gumbel_options import GumbelSoftmaxOptions, STGumbelSoftmaxOptions
 
 __all__ = ["GumbelSoftmaxEstimator", "STGumbelSoftmax"]
 
@@ -27,7 +27,7 @@ class GumbelSoftmaxEstimator(Estimator):
         Jang, Gu, Poole 2017, arXiv 1611.01144; Maddison, Mnih, Teh 2017, arXiv 1611.00712.
     """
 
-    hard = False
+    options = GumbelSoftmaxOptions
 
     def sample(
         self,
@@ -57,19 +57,16 @@ class STGumbelSoftmax(StraightThroughEstimator):
     is drawn.
 
     Args:
-        backward_temperature: Temperature of the gradient, > 0; τ by default.
-
-    Raises:
-        ValueError: If that temperature is not finite and greater than 0.
+        backward_temperature: Temperature of the gradient, > 0; None for τ.
 
     References:
         Jang, Gu, Poole 2017, arXiv 1611.01144, section 2.2; Shah et al. 2024 (Decoupled).
     """
 
-    def __init__(self, backward_temperature: float | None = None) -> None:
+    options = STGumbelSoftmaxOptions
+
+    def __init__(self, backward_temperature: float | None) -> None:
         super().__init__()
-        if backward_temperature is not None:
-            check_temperature(backward_temperature)
         self.backward_temperature = backward_temperature
 
     def _relax(

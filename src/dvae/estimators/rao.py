@@ -1,7 +1,7 @@
 """Estimators Rao-Blackwellised over the Gumbel noise, given the draw."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +14,8 @@ from dvae.estimators.base import (
     linearized_softmax,
     replace_gradient,
 )
+from dvae.estimators.options import EstimatorOptions
+from dvae.estimators.rao_options import GumbelRaoOptions, ReinMaxRaoOptions
 
 __all__ = ["GumbelRao", "ReinMaxRao", "conditional_relaxation"]
 
@@ -35,10 +37,10 @@ def conditional_relaxation(
         p: softmax(logits), (..., K).
         hard: The draw, one-hot, (..., K).
         temperature: τ > 0.
-        exponential: Standard exponential noise, > 0, (S, ..., K).
+        exponential: Standard exponential noise, > 0, (R, ..., K).
 
     Returns:
-        Relaxed samples, (S, ..., K).
+        Relaxed samples, (R, ..., K).
 
     References:
         Paulus, Maddison, Krause 2021, arXiv 2010.04838; Maddison, Tarlow 2017 for the conditionals.
@@ -52,7 +54,7 @@ def conditional_relaxation(
 
 
 class _MeanJacobian(torch.autograd.Function):
-    """Zeros with the Jacobian mean_s (diag(y_s) − y_s y_sᵀ) for given y (S, ..., K)."""
+    """Zeros with the Jacobian mean_r (diag(y_r) − y_r y_rᵀ) for given y (R, ..., K)."""
 
     generate_vmap_rule = True
 
@@ -77,32 +79,29 @@ class _MeanJacobian(torch.autograd.Function):
 class GumbelRao(Estimator):
     """Gumbel-Rao: straight-through Gumbel-Softmax, averaged over the noise given the draw.
 
-    z = D with the Jacobian (1/τ) mean_s (diag(y_s) − y_s y_sᵀ), where the y_s are relaxed samples
+    z = D with the Jacobian (1/τ) mean_r (diag(y_r) − y_r y_rᵀ), where the y_r are relaxed samples
     conditioned on the draw D.
 
     Bias: that of straight-through Gumbel-Softmax; the variance is smaller. Temperature: of the
-    backward pass. Cost: S relaxed samples; neither the decoder nor the graph of gradients grows
-    with S. Deviations from the paper: none.
+    backward pass. Cost: R relaxed samples; neither the decoder nor the graph of gradients grows
+    with R. Deviations from the paper: none.
 
     Args:
-        num_samples: S, relaxed samples for each draw, at least 1.
-
-    Raises:
-        ValueError: If there is not at least one.
+        num_relaxations: R, relaxed samples for each draw, at least 1.
 
     References:
         Paulus, Maddison, Krause 2021, arXiv 2010.04838.
     """
 
-    def __init__(self, num_samples: int = 10) -> None:
+    options: ClassVar[type[EstimatorOptions]] = GumbelRaoOptions
+
+    def __init__(self, num_relaxations: int) -> None:
         super().__init__()
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, found {num_samples}")
-        self.num_samples = num_samples
+        self.num_relaxations = num_relaxations
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """One set of noise for the draw and S for the samples given it: (1 + S, ..., N, K)."""
-        return (1 + self.num_samples, *shape)
+        """One set of noise for the draw and R for the samples given it: (1 + R, ..., N, K)."""
+        return (1 + self.num_relaxations, *shape)
 
     def sample(
         self,
@@ -147,7 +146,7 @@ class GumbelRao(Estimator):
             p: The probabilities under which the relaxed samples are drawn, (..., K).
             hard: The one-hot draw, (..., K).
             temperature: τ.
-            exponential: Standard exponential noise, (S, ..., K).
+            exponential: Standard exponential noise, (R, ..., K).
         """
         with torch.no_grad():
             chunks = exponential.split(_CHUNK)
@@ -166,14 +165,13 @@ class ReinMaxRao(GumbelRao):
     term is taken at p, as in ReinMax, and not at the midpoint that stands in its equation.
 
     Args:
-        num_samples: S, relaxed samples for each draw, at least 1.
-
-    Raises:
-        ValueError: If there is not at least one.
+        num_relaxations: R, relaxed samples for each draw, at least 1.
 
     References:
         Wang, Bui 2026, arXiv 2603.08257, equation 17.
     """
+
+    options = ReinMaxRaoOptions
 
     def _relax(
         self,

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from dvae.distributions import log_softmax, one_hot, working_dtype
 from dvae.estimators.base import CodeSample, Estimator
+from dvae.estimators.score_function_options import ReinforceOptions, RLOOOptions
 
 __all__ = ["RLOO", "Reinforce", "log_prob"]
 
@@ -20,9 +21,6 @@ def log_prob(sample: CodeSample) -> Tensor:
 
 class _ScoreFunction(Estimator):
     """Draws one-hot codes that carry no gradient."""
-
-    uses_temperature = False
-    score_function = True
 
     def sample(
         self,
@@ -61,21 +59,17 @@ class Reinforce(_ScoreFunction):
     Args:
         decay: Weight of the past in the baseline, in [0, 1); None for no baseline.
 
-    Raises:
-        ValueError: If the decay lies outside of [0, 1).
-
     References:
         Williams 1992, "Simple statistical gradient-following algorithms for connectionist
         reinforcement learning", Machine Learning 8.
     """
 
+    options = ReinforceOptions
     average: Tensor
     weight: Tensor
 
-    def __init__(self, decay: float | None = 0.99) -> None:
+    def __init__(self, decay: float | None) -> None:
         super().__init__()
-        if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
         self.decay = decay
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
@@ -103,17 +97,14 @@ class RLOO(_ScoreFunction):
     Args:
         num_samples: S, at least 2.
 
-    Raises:
-        ValueError: If there are fewer than two.
-
     References:
         Kool, van Hoof, Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
     """
 
-    def __init__(self, num_samples: int = 4) -> None:
+    options = RLOOOptions
+
+    def __init__(self, num_samples: int) -> None:
         super().__init__()
-        if num_samples < 2:
-            raise ValueError(f"num_samples: expected at least 2, found {num_samples}")
         self.num_samples = num_samples
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:

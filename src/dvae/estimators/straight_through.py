@@ -4,6 +4,12 @@ from torch import Tensor
 
 from dvae.distributions import softmax
 from dvae.estimators.base import StraightThroughEstimator, linearized_softmax
+from dvae.estimators.straight_through_options import (
+    GappedSTOptions,
+    ReinMaxOptions,
+    StraightThroughOptions,
+    ZGROptions,
+)
 
 __all__ = ["ZGR", "GappedST", "ReinMax", "StraightThrough"]
 
@@ -20,7 +26,7 @@ class StraightThrough(StraightThroughEstimator):
         Bengio, Léonard, Courville 2013, arXiv 1308.3432.
     """
 
-    uses_temperature = False
+    options = StraightThroughOptions
 
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
@@ -41,17 +47,14 @@ class GappedST(StraightThroughEstimator):
     Args:
         gap: Least distance between the drawn logit and the others, at least 0; 1 in the paper.
 
-    Raises:
-        ValueError: If the gap is negative.
-
     References:
         Fan et al. 2022, arXiv 2206.07235.
     """
 
-    def __init__(self, gap: float = 1.0) -> None:
+    options = GappedSTOptions
+
+    def __init__(self, gap: float) -> None:
         super().__init__()
-        if not gap >= 0:
-            raise ValueError(f"gap: expected a number >= 0, found {gap}")
         self.gap = gap
 
     def _relax(
@@ -78,6 +81,8 @@ class ReinMax(StraightThroughEstimator):
         Liu et al. 2023, arXiv 2304.08612.
     """
 
+    options = ReinMaxOptions
+
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
@@ -103,7 +108,7 @@ class ZGR(StraightThroughEstimator):
         Gradient Estimator", ICML.
     """
 
-    uses_temperature = False
+    options = ZGROptions
 
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor

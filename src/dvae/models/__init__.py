@@ -1,5 +1,22 @@
-"""Probabilistic models as plain modules of torch."""
+"""The VAE, what it is trained for and what it is judged by, as plain torch.
 
-from dvae.models.vae import VAE, VAEOutput
+An objective is a file and its options beside it.
+"""
 
-__all__ = ["VAE", "VAEOutput"]
+from pkgutil import extend_path
+from typing import TYPE_CHECKING
+
+from dvae.models.options import ObjectiveOptions
+from dvae.options import find_members, union_of
+
+__all__ = ["OBJECTIVES", "AnyObjective", "ObjectiveOptions"]
+
+__path__ = extend_path(__path__, __name__)
+
+OBJECTIVES = find_members(__name__, __path__, ObjectiveOptions)
+"""Name → options."""
+
+if TYPE_CHECKING:
+    AnyObjective = ObjectiveOptions
+else:
+    AnyObjective = union_of(OBJECTIVES)

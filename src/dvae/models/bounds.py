@@ -3,18 +3,17 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dvae.distributions import all_codes, sample_categorical, softplus_sum
+from dvae.distributions import all_codes, sample_categorical
+from dvae.models.vae import VAE
 from dvae.randomness import ImageStreams
 
 __all__ = [
     "MAX_DECODES",
     "Enumeration",
-    "LatentModel",
     "chunked_bound",
     "exact_log_likelihood",
     "importance_weighted_bound",
@@ -24,38 +23,6 @@ __all__ = [
 
 MAX_DECODES = 4096
 """Codes that are decoded at a time where nothing else is asked for: some 50 MiB for MNIST."""
-
-
-class LatentModel(Protocol):
-    """What the bounds need of a model with categorical latents."""
-
-    @property
-    def prior(self) -> "PriorLike":
-        """p(z)."""
-
-    @property
-    def num_latents(self) -> int:
-        """N."""
-
-    @property
-    def num_categories(self) -> int:
-        """K."""
-
-    def encode(self, images: Tensor, /) -> Tensor:
-        """Images (B, ...) → logits (B, N, K)."""
-
-    def decode_codes(self, codes: Tensor, /) -> Tensor:
-        """Codes (..., N) → pixel logits (..., *image_shape)."""
-
-    def log_likelihood(self, images: Tensor, pixel_logits: Tensor, /) -> Tensor:
-        """log p(x|z): (B, ...) and (..., B, *image_shape) → (..., B)."""
-
-
-class PriorLike(Protocol):
-    """What the bounds need of a prior."""
-
-    def log_prob(self, codes: Tensor) -> Tensor:
-        """log p(z): (..., N) → (...)."""
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
@@ -73,14 +40,12 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(log_weights.shape[0])
 
 
-def log_importance_weights(
-    model: LatentModel, images: Tensor, logits: Tensor, codes: Tensor
-) -> Tensor:
+def log_importance_weights(model: VAE, images: Tensor, logits: Tensor, codes: Tensor) -> Tensor:
     """log p(x|z) + log p(z) − log q(z|x).
 
     Args:
         model: The model.
-        images: (B, *image_shape).
+        images: (B, C, H, W).
         logits: Those of q(z|x), (B, N, K).
         codes: (S, B, N).
 
@@ -89,12 +54,12 @@ def log_importance_weights(
     """
     log_q = logits.log_softmax(-1).expand(*codes.shape, -1)
     log_q = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
-    log_likelihood = model.log_likelihood(images, model.decode_codes(codes))
+    log_likelihood = model.likelihood.log_prob(images, model.decode_codes(codes))
     return log_likelihood + model.prior.log_prob(codes) - log_q
 
 
 def sampled_bound(
-    model: LatentModel,
+    model: VAE,
     images: Tensor,
     logits: Tensor,
     streams: ImageStreams,
@@ -105,7 +70,7 @@ def sampled_bound(
 
     Args:
         model: The model.
-        images: (B, *image_shape).
+        images: (B, C, H, W).
         logits: Those of q(z|x), (B, N, K).
         streams: Randomness of the B images.
         num_samples: m, at least 1.
@@ -144,40 +109,54 @@ class Enumeration:
     """All codes of a model, decoded once.
 
     Attributes:
-        pixel_logits: l(z) of every code, (K^N, pixels).
-        offset: log p(z) − Σ_pixels softplus(l(z)), in nats, (K^N,).
+        model: The model.
+        parameters: The likelihood's parameters of every code, (K^N, P, H, W).
+        log_prior: log p(z) of every code in nats, (K^N,).
+        weights: w(z) of the likelihood's linear form, (K^N, pixels); None where it has none.
+        offset: log p(z) + c(z) in nats, (K^N,), with that form.
     """
 
-    pixel_logits: Tensor
-    offset: Tensor
+    model: VAE
+    parameters: Tensor
+    log_prior: Tensor
+    weights: Tensor | None = None
+    offset: Tensor | None = None
 
     @classmethod
-    def of(cls, model: LatentModel, device: torch.device | str | None = None) -> "Enumeration":
+    def of(cls, model: VAE, device: torch.device | str | None = None) -> "Enumeration":
         """Decodes every code.
 
         Raises:
-            ValueError: If there are more than `MAX_ENUMERATION`.
+            ValueError: If there are more than `dvae.options.MAX_ENUMERATION`.
         """
         codes = all_codes(model.num_latents, model.num_categories, device)
-        logits, normalizers = [], []
-        for part in codes.split(MAX_DECODES):
-            pixels = model.decode_codes(part)
-            logits.append(pixels.flatten(1))
-            normalizers.append(softplus_sum(pixels).flatten(1).sum(-1))
-        return cls(torch.cat(logits), model.prior.log_prob(codes) - torch.cat(normalizers))
+        log_prior = model.prior.log_prob(codes)
+        parts = [model.decode_codes(part) for part in codes.split(MAX_DECODES)]
+        forms = [model.likelihood.linear_form(part) for part in parts]
+        linear = [form for form in forms if form is not None]
+        if not linear:
+            return cls(model, torch.cat(parts), log_prior)
+        weights, constants = (torch.cat(tensors) for tensors in zip(*linear, strict=True))
+        return cls(model, torch.cat(parts), log_prior, weights, log_prior + constants)
 
 
 def exact_log_likelihood(enumeration: Enumeration, images: Tensor) -> Tensor:
-    """log p(x) = log Σ_z p(z) p(x|z), for Bernoulli pixels, in one matrix product.
+    """log p(x) = log Σ_z p(z) p(x|z).
 
-    With log p(x|z) = ⟨x, l(z)⟩ − Σ softplus(l(z)), all images share the decoded codes.
+    All images share the decoded codes: where log p(x|z) = ⟨x, w(z)⟩ + c(z), as for Bernoulli
+    pixels, in one matrix product; otherwise some codes at a time.
 
     Args:
         enumeration: All codes of the model.
-        images: (B, *image_shape).
+        images: (B, C, H, W).
 
     Returns:
         log p(x) in nats, (B,).
     """
-    scores = images.flatten(1) @ enumeration.pixel_logits.T
-    return (scores + enumeration.offset).logsumexp(-1)
+    if enumeration.weights is not None and enumeration.offset is not None:
+        scores = images.flatten(1) @ enumeration.weights.T
+        return (scores + enumeration.offset).logsumexp(-1)
+    log_prob, chunk = enumeration.model.likelihood.log_prob, max(1, MAX_DECODES // len(images))
+    parts = enumeration.parameters.unsqueeze(1).split(chunk)
+    scores = torch.cat([log_prob(images, part) for part in parts])
+    return (scores + enumeration.log_prior.unsqueeze(1)).logsumexp(0)

@@ -1,21 +1,20 @@
 """How far gradient estimators are from the true gradient, and how noisy they are."""
 
-import csv
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dvae.distributions import MAX_ENUMERATION
-from dvae.estimators import ESTIMATORS, Estimator, Exact
-from dvae.files import write_file
-from dvae.models import VAE
+from dvae.estimators import ESTIMATORS
+from dvae.estimators.base import Estimator
+from dvae.estimators.exact import Exact
+from dvae.models.vae import VAE
+from dvae.options import MAX_ENUMERATION
 
-__all__ = ["Quality", "compare", "draws", "measure", "plot", "signal_to_noise", "write_csv"]
+__all__ = ["Quality", "compare", "draws", "measure", "signal_to_noise"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def draws(
         vae: The model, in evaluation mode.
         estimator: The estimator.
         logits: Where the gradient is taken, (B, N, K).
-        images: (B, 1, 28, 28).
+        images: (B, C, H, W).
         temperature: τ.
         count: Number of estimates.
 
@@ -63,8 +62,7 @@ def draws(
     for _ in range(count):
         leaf = logits.detach().requires_grad_()
         sample = estimator.sample(leaf, temperature)
-        distortion = -vae.log_likelihood(images, vae.decode(sample.z))
-        loss = estimator.surrogate(distortion, sample) * len(images)
+        loss = estimator.surrogate(vae.distortion(images, sample.z), sample) * len(images)
         yield torch.autograd.grad(loss, leaf)[0]
 
 
@@ -83,7 +81,7 @@ def measure(
         vae: The model, in evaluation mode.
         name: Name of the estimator.
         estimator: The estimator.
-        images: (B, 1, 28, 28).
+        images: (B, C, H, W).
         temperature: τ.
         exact: The true gradient, (B, N, K).
         count: Number of estimates, at least 2.
@@ -128,7 +126,7 @@ def compare(
 
     Args:
         vae: A model with at most 16,384 codes.
-        images: (B, 1, 28, 28).
+        images: (B, C, H, W).
         estimators: Names out of `dvae.estimators.ESTIMATORS`.
         temperatures: Values of τ.
         count: Estimates of each.
@@ -148,7 +146,7 @@ def compare(
     logits = vae.encode(images).detach()
     exact = next(draws(vae, Exact(), logits, images, 1.0, 1))
     for name in estimators:
-        estimator = ESTIMATORS[name]().to(images.device)
+        estimator = ESTIMATORS[name]().build().to(images.device)
         # Where nothing is drawn, all estimates are the same: a few tell what they cost.
         few = count if math.prod(estimator.noise_shape(logits.shape)) else min(count, 5)
         for temperature in temperatures if estimator.uses_temperature else [1.0]:
@@ -167,41 +165,3 @@ def signal_to_noise(gradients: Tensor) -> Tensor:
     variance = flat.var(0).sum()
     signal = flat.mean(0).square().sum() - variance / len(flat)
     return (signal.clamp_min(0) / variance.clamp_min(torch.finfo(flat.dtype).tiny)).sqrt()
-
-
-def write_csv(path: Path, results: Sequence[Quality]) -> None:
-    """Writes one row a result, whole or not at all."""
-    with write_file(path) as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Quality)])
-        writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
-
-
-def plot(path: Path, results: Sequence[Quality]) -> None:
-    """Draws bias and variance over temperature, one line an estimator."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    names = list(dict.fromkeys(result.estimator for result in results))
-    colours = plt.get_cmap("tab20")
-    for axis, quantity in zip(axes, ("bias", "variance"), strict=True):
-        for number, name in enumerate(names):
-            rows = [result for result in results if result.estimator == name]
-            values = [getattr(row, quantity) for row in rows]
-            style = {"color": colours(number), "label": name}
-            if math.isnan(rows[0].temperature):
-                # No temperature: a level.
-                axis.axhline(values[0], linestyle="--", **style)
-            else:
-                axis.plot([row.temperature for row in rows], values, marker="o", **style)
-        axis.set(title=f"relative {quantity}", xlabel="temperature", xscale="log")
-        axis.set_yscale("symlog", linthresh=1e-3)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    with write_file(path, "wb") as file:
-        figure.savefig(file, dpi=110, format="png")
-    plt.close(figure)

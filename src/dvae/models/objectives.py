@@ -11,10 +11,7 @@ from dvae.estimators.score_function import log_prob
 from dvae.models.bounds import importance_weighted_bound
 from dvae.models.vae import VAE, VAEOutput
 
-__all__ = ["ELBO", "IWAE", "KL", "OBJECTIVES", "VIMCO", "Objective"]
-
-KL = ("discrete", "relaxed")
-"""Which densities of posterior and prior are compared: categorical, or Concrete in log space."""
+__all__ = ["ELBO", "IWAE", "VIMCO", "Objective"]
 
 
 class Objective(ABC):
@@ -22,33 +19,37 @@ class Objective(ABC):
 
     Args:
         num_samples: m, codes drawn for each image.
-        kl: "discrete": the categorical posterior and prior. "relaxed": the Concrete densities of
-            the relaxed sample, of the posterior at the current temperature and of the prior at its
-            own; then the loss bounds the likelihood of the relaxed model (Maddison et al. 2017).
-        prior_temperature: Temperature of the prior, > 0, with `kl="relaxed"` only.
-
-    Raises:
-        ValueError: If an option is out of range, or two do not fit.
+        prior_temperature: None compares the categorical posterior and prior. A temperature > 0
+            compares the Concrete densities of the relaxed sample: of the posterior at the current
+            temperature, of the prior at this one. The loss then bounds the likelihood of the
+            relaxed model (Maddison et al. 2017).
     """
 
-    least_samples = 1
-
-    def __init__(
-        self, num_samples: int = 1, kl: str = "discrete", prior_temperature: float | None = None
-    ) -> None:
-        if num_samples < self.least_samples:
-            raise ValueError(
-                f"num_samples: expected at least {self.least_samples}, found {num_samples}"
-            )
-        if kl not in KL:
-            raise ValueError(f"kl: expected one of {', '.join(KL)}, found {kl!r}")
-        if (kl == "relaxed") is (prior_temperature is None):
-            raise ValueError(
-                f"prior_temperature: expected {'a number' if kl == 'relaxed' else 'none'} with "
-                f"kl={kl}, found {prior_temperature}"
-            )
+    def __init__(self, num_samples: int, prior_temperature: float | None) -> None:
         self.num_samples = num_samples
         self.prior_temperature = prior_temperature
+
+    def training_pass(
+        self, vae: VAE, images: Tensor, beta: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encodes, draws, decodes and scores a batch: what is compiled.
+
+        Args:
+            vae: The model.
+            images: (B, C, H, W) in [0, 1].
+            beta: Weight on the rate, a scalar.
+
+        Returns:
+            The loss, and for the training curves distortion and rate: three scalars in nats per
+            image; the last two are detached.
+        """
+        output = vae(images, self.num_samples)
+        loss = self(vae, output, beta)
+        estimator, sample = vae.layer.estimator, output.sample
+        distortion = estimator.expected(output.distortion, sample)
+        per_draw = vae.prior.depends_on_draw
+        rate = estimator.expected(output.rate, sample) if per_draw else output.rate.mean()
+        return loss, distortion.detach(), rate.detach()
 
     @abstractmethod
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
@@ -62,7 +63,8 @@ class Objective(ABC):
 
     def _sampled_rate(self, vae: VAE, output: VAEOutput) -> Tensor:
         """log q(z|x) − log p(z) at the sample, in nats, (..., B)."""
-        sample, prior_logits = output.sample, vae.prior.logits
+        sample = output.sample
+        prior_logits = vae.prior.conditional_logits(sample.z)
         if self.prior_temperature is None:
             # Linear in z: exact for one-hot codes, and an extension for relaxed ones.
             ratio = log_softmax(sample.logits) - log_softmax(prior_logits)
@@ -77,15 +79,19 @@ class Objective(ABC):
 class ELBO(Objective):
     """distortion + β · rate, the mean over m draws.
 
-    With `kl="discrete"` the rate is analytic and stays outside of the estimator.
+    With categorical densities the rate is analytic. It stays outside of the estimator, unless the
+    prior depends on the draw: then it is part of the cost.
     """
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
-        distortion = vae.layer.estimator.surrogate(output.distortion, output.sample)
-        if self.prior_temperature is None:
-            return distortion + beta * output.rate.mean()
-        return distortion + beta * self._sampled_rate(vae, output).mean()
+        estimator, sample = vae.layer.estimator, output.sample
+        if self.prior_temperature is not None:
+            distortion = estimator.surrogate(output.distortion, sample)
+            return distortion + beta * self._sampled_rate(vae, output).mean()
+        if vae.prior.depends_on_draw:
+            return estimator.surrogate(output.distortion + beta * output.rate, sample)
+        return estimator.surrogate(output.distortion, sample) + beta * output.rate.mean()
 
 
 class IWAE(Objective):
@@ -94,8 +100,6 @@ class IWAE(Objective):
     References:
         Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519; Maddison, Mnih, Teh 2017.
     """
-
-    least_samples = 2
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
@@ -112,8 +116,6 @@ class VIMCO(Objective):
     References:
         Mnih, Rezende 2016, arXiv 1602.06725.
     """
-
-    least_samples = 2
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
@@ -133,7 +135,3 @@ class VIMCO(Objective):
         swapped = log_weights.expand(m, *log_weights.shape).clone()
         swapped.diagonal(dim1=0, dim2=1).copy_(others.movedim(0, -1))
         return torch.logsumexp(swapped, 1) - math.log(m)
-
-
-OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO, "iwae": IWAE, "vimco": VIMCO}
-"""The names by which configurations know the objectives."""

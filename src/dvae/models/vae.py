@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import bernoulli_log_likelihood, categorical_kl, one_hot
-from dvae.estimators import CodeSample
-from dvae.layers import GumbelSoftmax
-from dvae.priors.factorized import Prior
+from dvae.distributions import categorical_kl, one_hot
+from dvae.estimators.base import CodeSample
+from dvae.layers import CategoricalLayer
+from dvae.likelihoods.base import Likelihood
+from dvae.networks.base import Decoder, Encoder
+from dvae.priors.base import Prior
 
 __all__ = ["VAE", "VAEOutput"]
 
@@ -20,7 +22,8 @@ class VAEOutput:
     Attributes:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
-        rate: KL(q(z|x) ‖ p(z)), summed over latents, (B,).
+        rate: KL(q(z|x) ‖ p(z)), summed over latents: (B,), or (..., B) with a prior that depends
+            on the draw.
     """
 
     sample: CodeSample
@@ -29,17 +32,18 @@ class VAEOutput:
 
 
 class VAE(nn.Module):
-    """q(z|x) = Π_n Cat(z_n), p(x|z) = Π_pixels Bernoulli, p(z) = Π_n Cat(z_n).
+    """q(z|x) = Π_n Cat(z_n), p(x|z) by a likelihood, p(z) by a prior.
 
     Args:
-        encoder: Images (B, *image_shape) → logits (B, N, K).
-        decoder: Codes (..., N, K) → pixel logits (..., *image_shape), without an output bias.
+        encoder: Images (B, C, H, W) → logits (B, N, K).
+        decoder: Codes (..., N, K) → parameters (..., P, H, W), without an output bias.
         layer: Draws codes from logits.
         prior: p(z).
-        pixel_mean: Mean training image, of image_shape, in [0, 1].
+        likelihood: p(x|z), of the decoder's parameters.
+        pixel_mean: Mean training image, (C, H, W), in [0, 1].
         base_rates: Whether the mean image centres the encoder's input and sets the output bias to
-            its log-odds, so that training starts at the base rates. Otherwise the encoder sees
-            pixels as they are and the output bias starts at zero.
+            the likelihood's parameters of it, so that training starts at the base rates. Otherwise
+            the encoder sees pixels as they are and the output bias starts at zero.
 
     References:
         Kingma, Welling 2014, arXiv 1312.6114; Jang, Gu, Poole 2017, arXiv 1611.01144.
@@ -49,62 +53,73 @@ class VAE(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        layer: GumbelSoftmax,
+        encoder: Encoder,
+        decoder: Decoder,
+        layer: CategoricalLayer,
         prior: Prior,
+        likelihood: Likelihood,
         pixel_mean: Tensor,
         *,
-        base_rates: bool = True,
+        base_rates: bool,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.layer = layer
         self.prior = prior
-        zeros = torch.zeros_like(pixel_mean)
-        self.register_buffer("pixel_mean", pixel_mean.clone() if base_rates else zeros)
-        self.output_bias = nn.Parameter(pixel_mean.logit(eps=1e-3) if base_rates else zeros)
+        self.likelihood = likelihood
+        bias = likelihood.start(pixel_mean)
+        mean = pixel_mean.clone() if base_rates else torch.zeros_like(pixel_mean)
+        self.register_buffer("pixel_mean", mean)
+        self.output_bias = nn.Parameter(bias if base_rates else torch.zeros_like(bias))
 
     @property
     def num_latents(self) -> int:
         """N."""
-        return self.prior.logits.shape[0]
+        return self.prior.num_latents
 
     @property
     def num_categories(self) -> int:
         """K."""
-        return self.prior.logits.shape[1]
+        return self.prior.num_categories
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, *image_shape) in [0, 1] → logits of q(z|x), (B, N, K)."""
+        """Images (B, C, H, W) in [0, 1] → logits of q(z|x), (B, N, K)."""
         return self.encoder(images - self.pixel_mean)
 
     def decode(self, z: Tensor) -> Tensor:
-        """One-hot or relaxed codes (..., N, K) → pixel logits (..., *image_shape)."""
+        """One-hot or relaxed codes (..., N, K) → the likelihood's parameters (..., P, H, W)."""
         return self.decoder(z) + self.output_bias
 
     def decode_codes(self, codes: Tensor) -> Tensor:
-        """Integer codes (..., N) → pixel logits (..., *image_shape)."""
+        """Integer codes (..., N) → the likelihood's parameters (..., P, H, W)."""
         return self.decode(one_hot(codes, self.num_categories, self.pixel_mean.dtype))
 
-    def log_likelihood(self, images: Tensor, pixel_logits: Tensor) -> Tensor:
-        """log p(x|z) in nats per image: see `bernoulli_log_likelihood`."""
-        return bernoulli_log_likelihood(images, pixel_logits)
+    def distortion(self, images: Tensor, z: Tensor) -> Tensor:
+        """−log p(x|z) in nats: (B, C, H, W) and one-hot or relaxed (..., B, N, K) → (..., B)."""
+        return -self.likelihood.log_prob(images, self.decode(z))
 
-    def rate(self, logits: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)) in nats: (B, N, K) → (B,)."""
-        return categorical_kl(logits, self.prior.logits).sum(-1)
+    def rate(self, logits: Tensor, z: Tensor) -> Tensor:
+        """Σ_n KL(q_n ‖ p_n(·|z_<n)) in nats.
+
+        Args:
+            logits: Those of q(z|x), (B, N, K).
+            z: Codes drawn from it, (..., B, N, K): they matter to a prior that depends on them.
+
+        Returns:
+            (B,), or (..., B) with such a prior.
+        """
+        return categorical_kl(logits, self.prior.conditional_logits(z)).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
         """Encodes, draws codes with the layer's estimator, decodes: what training needs.
 
         Args:
-            images: (B, *image_shape) in [0, 1].
+            images: (B, C, H, W) in [0, 1].
             num_samples: m, codes for each image; more than one stand on a leading axis.
         """
         logits = self.encode(images)
         repeated = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)
         sample = self.layer.sample(repeated)
-        distortion = -self.log_likelihood(images, self.decode(sample.z))
-        return VAEOutput(sample, distortion, self.rate(logits))
+        distortion = self.distortion(images, sample.z)
+        return VAEOutput(sample, distortion, self.rate(logits, sample.z))

@@ -1,1 +1,19 @@
-"""Priors over codes."""
+"""Priors over codes: `base.py` is the contract; a prior is a file and its options beside it."""
+
+from pkgutil import extend_path
+from typing import TYPE_CHECKING
+
+from dvae.options import find_members, union_of
+from dvae.priors.options import PriorOptions
+
+__all__ = ["PRIORS", "AnyPrior", "PriorOptions"]
+
+__path__ = extend_path(__path__, __name__)
+
+PRIORS = find_members(__name__, __path__, PriorOptions)
+"""Name → options."""
+
+if TYPE_CHECKING:
+    AnyPrior = PriorOptions
+else:
+    AnyPrior = union_of(PRIORS)

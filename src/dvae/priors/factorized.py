@@ -1,31 +1,41 @@
-"""Priors over codes: independent categoricals, fixed or learned."""
+"""Independent categoricals, fixed or learned."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
 from dvae.distributions import gumbel_noise, log_softmax
+from dvae.priors.base import Prior
 
-__all__ = ["PRIORS", "LearnedPrior", "Prior", "UniformPrior"]
+__all__ = ["FactorizedPrior", "LearnedPrior", "UniformPrior"]
 
 
-class Prior(nn.Module):
+class FactorizedPrior(Prior):
     """p(z) = Π_n softmax(logits_n)[z_n], a product of categoricals.
 
     Attributes:
         logits: Unnormalised log-probabilities, (N, K).
     """
 
+    depends_on_draw = False
     logits: Tensor
 
-    def log_prob(self, codes: Tensor) -> Tensor:
+    def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The same logits for all codes, (N, K)."""
+        return self.logits
+
+    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability of codes in nats: (..., N) → (...)."""
         log_probs = log_softmax(self.logits).expand(*codes.shape, -1)
         return log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
 
-    def sample(self, num_samples: int, generator: Generator | None = None) -> Tensor:
-        """Draws codes, (num_samples, N)."""
+    def sample(
+        self, count: int, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Draws all latents at once, (count, N), int64."""
         noise = gumbel_noise(
-            (num_samples, *self.logits.shape),
+            (count, *self.logits.shape),
             dtype=self.logits.dtype,
             device=self.logits.device,
             generator=generator,
@@ -33,24 +43,18 @@ class Prior(nn.Module):
         return (self.logits + noise).argmax(-1)
 
 
-class UniformPrior(Prior):
+class UniformPrior(FactorizedPrior):
     """All codes are equally likely: p(z) = K^−N."""
 
-    def __init__(self, num_latents: int, num_categories: int) -> None:
-        super().__init__()
-        self.register_buffer("logits", torch.zeros(num_latents, num_categories), persistent=False)
+    def __init__(self, grid: Sequence[int], num_categories: int) -> None:
+        super().__init__(grid, num_categories)
+        zeros = torch.zeros(self.num_latents, num_categories)
+        self.register_buffer("logits", zeros, persistent=False)
 
 
-class LearnedPrior(Prior):
+class LearnedPrior(FactorizedPrior):
     """Independent categoricals with trainable logits; uniform at the start."""
 
-    def __init__(self, num_latents: int, num_categories: int) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(num_latents, num_categories))
-
-
-PRIORS: dict[str, type[UniformPrior | LearnedPrior]] = {
-    "learned": LearnedPrior,
-    "uniform": UniformPrior,
-}
-"""The names by which configurations know the priors."""
+    def __init__(self, grid: Sequence[int], num_categories: int) -> None:
+        super().__init__(grid, num_categories)
+        self.logits = nn.Parameter(torch.zeros(self.num_latents, num_categories))

@@ -29,7 +29,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes table and plot; ends with exit code 2 where no run has finished."""
-        from dvae.runs.folder import find_runs
+        from dvae.runs.results import find_runs
         from dvae.runs.summary import summarize
 
         folder = Path(config.hydra.sweep.dir)

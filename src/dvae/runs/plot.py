@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from dvae.files import write_file
-from dvae.runs.summary import Setting
+from dvae.runs.ranking import Setting
 
 __all__ = ["plot"]
 
@@ -24,11 +26,6 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
         path: Where the PNG is written.
         settings: The settings of a sweep.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     keys = list(settings[0].values)
     numbers = sorted(filter(lambda key: _numbers(settings, key), keys), key=_count(settings))
     x, y, *_ = [*reversed(numbers), None, None]
@@ -36,9 +33,8 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
         groups = _group(settings, [key for key in keys if key not in (x, y)])
         cells = _count(settings)(x) * _count(settings)(y) * len(groups)
         panels: Groups = groups if cells <= 2 * len(settings) else dict.fromkeys(keys, settings)
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(5 * len(panels), 4.5), layout="constrained", squeeze=False
-        )
+        figure = Figure(figsize=(5 * len(panels), 4.5), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)
         means = [setting.mean(setting.selected_by) for setting in settings]
         finite = [mean for mean in means if not math.isnan(mean)] or [0.0]
         limits = min(finite), max(finite)
@@ -48,7 +44,8 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
             else:
                 _line(axis, settings, name, linestyle="none")
     else:
-        figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        axis = figure.subplots()
         over = x or next(iter(keys), None)
         groups = _group(settings, [key for key in keys if key != over])
         for name, group in groups.items():
@@ -57,7 +54,6 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
             axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     with write_file(path, "wb") as file:
         figure.savefig(file, dpi=110, format="png")
-    plt.close(figure)
 
 
 def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any) -> None:

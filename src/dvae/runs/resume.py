@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dvae.errors import UserError
-from dvae.runs.folder import overrides_of
+from dvae.runs.files import overrides_of
 
 __all__ = ["quoted", "resumed"]
 

@@ -3,71 +3,17 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
 
 from dvae.errors import UserError
-from dvae.runs.folder import Run, find_runs, write_csv
+from dvae.runs.ranking import Setting, rank, score
+from dvae.runs.results import Run, find_runs, write_csv
 
-__all__ = ["Setting", "command", "rank", "summarize", "swept_keys"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The finished runs that share all but the seed.
-
-    Attributes:
-        values: Swept key → value, as text.
-        runs: The runs, best first.
-    """
-
-    values: dict[str, str]
-    runs: list[Run]
-
-    @property
-    def selected_by(self) -> str:
-        """The metric that settings are ranked by."""
-        return self.runs[0].selected_by
-
-    def mean(self, metric: str) -> float:
-        """Mean of a metric over seeds; NaN where it was not measured."""
-        return fmean(run.metrics.get(metric, math.nan) for run in self.runs)
-
-    def error(self, metric: str) -> float:
-        """Standard error of that mean; NaN for a single seed."""
-        if len(self.runs) < 2:
-            return math.nan
-        values = [run.metrics.get(metric, math.nan) for run in self.runs]
-        return stdev(values) / math.sqrt(len(values))
-
-
-def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """The keys, but for the seed, whose values differ between runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.overrides)
-    return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
-
-
-def rank(runs: Sequence[Run]) -> list[Setting]:
-    """Settings by the mean of what they are compared by, best first; those without come last."""
-    keys = swept_keys(runs)
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        if run.state == "finished":
-            groups.setdefault(tuple(run.overrides.get(key, "") for key in keys), []).append(run)
-    settings = [
-        Setting(dict(zip(keys, values, strict=True)), sorted(group, key=_order, reverse=True))
-        for values, group in groups.items()
-    ]
-    return sorted(settings, key=lambda setting: _order(setting.runs[0], setting), reverse=True)
-
-
-def _order(run: Run, setting: Setting | None = None) -> float:
-    score = setting.mean(run.selected_by) if setting else run.metrics.get(run.selected_by, math.nan)
-    return -math.inf if math.isnan(score) else score
+__all__ = ["command", "summarize"]
 
 
 def command(run: Run) -> str:
@@ -104,7 +50,7 @@ def summarize(path: Path) -> list[Setting]:
     if unfinished := [run for run in runs if run.state != "finished"]:
         console.print(_reasons(path, unfinished))
     rows = {"sweep": path, "watch": f"tensorboard --logdir {path}"}
-    if settings and _order(settings[0].runs[0]) > -math.inf:
+    if settings and score(settings[0].runs[0]) > -math.inf:
         best = settings[0].runs[0]
         rows = {"best run": best.folder, "its command": command(best)} | rows
     for name, row in rows.items():

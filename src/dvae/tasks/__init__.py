@@ -1,18 +1,23 @@
-"""What can be trained: one folder a task, whose name its name in configurations is."""
+"""What can be trained: one folder a task, whose name is its name in configurations."""
 
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import extend_path, iter_modules
+from typing import Any
 
 from dvae.errors import UserError, nearest
+from dvae.options import parse
 from dvae.tasks.base import Task
+from dvae.training.config import RunConfig
 
-__all__ = ["TASKS", "find_task"]
+__all__ = ["TASKS", "find_task", "parse_run"]
+
+__path__ = extend_path(__path__, __name__)
 
 TASKS = sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 """The names of the tasks."""
 
 
-def find_task(name: object) -> Task:
+def find_task(name: object) -> Task[Any, Any, Any, Any]:
     """The task of a name.
 
     Raises:
@@ -22,5 +27,17 @@ def find_task(name: object) -> Task:
         raise UserError(
             f"task: expected one of {', '.join(TASKS)}, found {name!r}{nearest(str(name), TASKS)}"
         )
-    task: Task = import_module(f"{__name__}.{name}.task").TASK
+    task: Task[Any, Any, Any, Any] = import_module(f"{__name__}.{name}.task").TASK
     return task
+
+
+def parse_run(values: Any) -> RunConfig:
+    """Checks the configuration of a run against that of the task that it names.
+
+    Raises:
+        UserError: One line that names each wrong key, what was expected and what was found.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"configuration: expected keys and values, found {values!r}")
+    config: RunConfig = parse(find_task(values.get("task")).config, values)
+    return config

@@ -1,4 +1,4 @@
-"""What a task declares: its configuration, how its objects are built, what can be drawn from it.
+"""The contract of tasks: configurations, how objects are built from them, what can be drawn.
 
 Nothing here imports torch before something is built, so that mistakes are answered at once.
 """
@@ -8,36 +8,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from dvae.commands.schemas import RunConfig, StoredConfig
-from dvae.commands.script_schemas import EvaluateConfig, FromCheckpointConfig, SampleConfig
 from dvae.errors import UserError, nearest
+from dvae.tasks.options import EvaluateConfig, FromCheckpointConfig, SampleConfig
+from dvae.training.config import RunConfig, StoredConfig
 
 if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
     from torch import Generator, Tensor
 
     from dvae.data.base import TaskData
-    from dvae.schedules import Schedule
     from dvae.training.module import TaskModule
 
-__all__ = ["IMAGE_OPTIONS", "Drawing", "Task"]
+__all__ = ["Drawing", "Task"]
 
-IMAGE_OPTIONS = frozenset(
-    {
-        "data.name",
-        "data.binarization",
-        "data.validation",
-        "relaxed_temperature",
-        "num_samples",
-        "batch_size",
-        "max_decodes",
-        "split",
-    }
-)
-"""Options of scripts, see `Task.options`, that all tasks with images have."""
+Stored = TypeVar("Stored", bound=StoredConfig)
+Config = TypeVar("Config", bound=RunConfig)
+Data = TypeVar("Data", bound="TaskData")
+Module = TypeVar("Module", bound="TaskModule")
 
-_OPTIONAL = ("num_samples", "batch_size", "max_decodes", "num_steps", "split")
+_OPTIONAL = ("num_samples", "num_episodes", "batch_size", "max_decodes", "num_steps", "split")
 
 
 @dataclass(frozen=True)
@@ -56,78 +47,54 @@ class Drawing:
     seconds: float = 0.02
 
 
-class Task(ABC):
+class Task(ABC, Generic[Stored, Config, Data, Module]):
     """One thing to train.
 
     Attributes:
-        config: Schema of a run.
-        stored: Schema of what a checkpoint needs of it: a part of `config`.
+        stored: The configuration that a checkpoint needs: a part of `config`.
+        config: The configuration of a run.
         selected_by: The metric that checkpoints and runs are chosen by: validation, never test;
             more is better.
         drawings: What `scripts/sample.py` can draw, and how many images by default; the first
             one is drawn where nothing is asked for.
         options: Keys of `scripts/evaluate.py` and `scripts/sample.py` that have an effect, of
             those that not every task has.
-        measures_gradient: Whether `callbacks.gradient_snr` can be measured.
     """
 
-    config: ClassVar[type[RunConfig]]
-    stored: ClassVar[type[StoredConfig]]
+    stored: type[Stored]
+    config: type[Config]
     selected_by: ClassVar[str] = "val/elbo"
     drawings: ClassVar[Mapping[str, int]]
     options: ClassVar[frozenset[str]] = frozenset()
-    measures_gradient: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         """Its name in configurations: that of its folder."""
         return type(self).__module__.split(".")[-2]
 
-    def check(self, config: Any) -> None:
-        """Refuses options of a run that would have no effect, or that contradict one another.
-
-        Raises:
-            UserError: One line that names the option, what was expected and what was found.
-        """
-        watched, data = config.callbacks, getattr(config, "data", None)
-        if watched.gradient_snr is not None and not self.measures_gradient:
-            raise UserError(
-                f"callbacks.gradient_snr: expected null with task={self.name}, "
-                f"found {watched.gradient_snr}"
-            )
-        if watched.early_stopping is not None and getattr(data, "validation", None) == 0:
-            raise UserError(
-                "callbacks.early_stopping: expected null with data.validation=0, where there is "
-                f"nothing to select by but the test images, found {watched.early_stopping}"
-            )
-
     @abstractmethod
-    def data(self, config: Any) -> TaskData:
+    def data(self, config: Config) -> Data:
         """The data of a run."""
 
     @abstractmethod
-    def stored_data(self, stored: Any, config: FromCheckpointConfig) -> TaskData:
+    def stored_data(self, stored: Stored, config: FromCheckpointConfig) -> Data:
         """The data of a checkpoint, changed by what a script's configuration overrides."""
 
     @abstractmethod
-    def module(self, config: Any, data: Any) -> TaskModule:
+    def module(self, config: Config, data: Data) -> Module:
         """A module to train."""
 
     @abstractmethod
-    def restore(self, stored: Any) -> TaskModule:
+    def restore(self, stored: Stored) -> Module:
         """A module for a checkpoint's weights."""
 
-    def schedules(self, config: Any, total_steps: int) -> dict[str, Schedule]:
-        """What changes with the step in a run of so many, by name."""
-        from dvae.commands.build import build_learning_rate, build_temperature
-
-        temperature = build_temperature(config, total_steps)
-        schedules: dict[str, Schedule] = {} if temperature is None else {"temperature": temperature}
-        return schedules | {"learning_rate": build_learning_rate(config, total_steps)}
+    def callbacks(self, config: Config) -> list[Callback]:
+        """Callbacks that only this task has; none by default."""
+        return []
 
     @abstractmethod
     def draw(
-        self, module: Any, data: Any, what: str, config: SampleConfig, generator: Generator
+        self, module: Module, data: Data, what: str, config: SampleConfig, generator: Generator
     ) -> Drawing:
         """Draws one of `drawings`.
 

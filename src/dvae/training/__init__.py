@@ -1,1 +1,27 @@
-"""What the training of every task shares."""
+"""What the training of every task shares.
+
+Temperatures and optimizers are families: their options are the modules that end with `_options`.
+"""
+
+from pkgutil import extend_path
+from typing import TYPE_CHECKING
+
+from dvae.options import find_members, union_of
+from dvae.training.options import OptimizerOptions, TemperatureOptions
+
+__all__ = ["OPTIMIZERS", "TEMPERATURES", "AnyOptimizer", "AnyTemperature"]
+
+__path__ = extend_path(__path__, __name__)
+
+OPTIMIZERS = find_members(__name__, __path__, OptimizerOptions)
+"""Name → options."""
+
+TEMPERATURES = find_members(__name__, __path__, TemperatureOptions)
+"""Name → options."""
+
+if TYPE_CHECKING:
+    AnyOptimizer = OptimizerOptions
+    AnyTemperature = TemperatureOptions
+else:
+    AnyOptimizer = union_of(OPTIMIZERS)
+    AnyTemperature = union_of(TEMPERATURES)

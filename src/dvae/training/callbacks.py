@@ -2,19 +2,17 @@
 
 import logging
 import warnings
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from dvae.data.loader import Batch, BatchGroups
-from dvae.models.gradients import draws, signal_to_noise
-from dvae.tasks.vae.module import VAEModule
+from dvae.data.base import TaskData
 from dvae.training.module import TaskModule
 
-__all__ = ["Concerns", "GradientNoise", "Pictures", "ProgressBar", "quiet"]
+__all__ = ["Concerns", "Pictures", "ProgressBar", "quiet"]
 
 _SETTLED = 200
 """Steps before which nothing is wrong yet: models start with codes that say nothing."""
@@ -26,13 +24,7 @@ class Pictures(pl.Callback):
 
     Images and noise are the same each time, so that only the model changes from picture to
     picture.
-
-    Args:
-        seed: Seed of the noise.
     """
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the pictures of this validation."""
@@ -41,7 +33,7 @@ class Pictures(pl.Callback):
             return
         board, step = logger.experiment, trainer.global_step
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for name, picture in pl_module.pictures(data, "val", self.seed).items():
+        for name, picture in pl_module.pictures(data, "val", seed=0).items():
             board.add_image(f"val/{name}", picture, step)
         if any(layer.estimator.uses_temperature for layer in pl_module.layers):
             board.add_scalar("val/temperature", pl_module.layers[0].temperature.item(), step)
@@ -71,54 +63,6 @@ class Concerns(pl.Callback):
         self._standing = set(concerns)
 
 
-class GradientNoise(pl.Callback):
-    """Logs `train/gradient_snr`, the signal-to-noise ratio of the gradient that training follows.
-
-    Every so many steps, the distortion's gradient with respect to the logits of the batch is
-    estimated anew several times: see `dvae.models.gradients.signal_to_noise`. Neither weights, nor
-    baselines, nor the random numbers of training are touched.
-
-    Args:
-        every_n_steps: Steps between two measurements.
-        num_draws: Estimates of each.
-    """
-
-    def __init__(self, every_n_steps: int, num_draws: int = 20) -> None:
-        self.every_n_steps = every_n_steps
-        self.num_draws = num_draws
-        self._next = every_n_steps
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Counts from where the run stands."""
-        self._next = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: list[Batch],
-        batch_idx: int,
-    ) -> None:
-        """Measures and logs, at the end of the call in which the step lies."""
-        if trainer.global_step < self._next or not isinstance(pl_module, VAEModule):
-            return
-        self.on_train_start(trainer, pl_module)
-        images = batch[-1].images
-        vae, logger = pl_module.vae, trainer.logger
-        if not isinstance(logger, TensorBoardLogger):
-            return
-        estimator, temperature = vae.layer.estimator, vae.layer.temperature.item()
-        vae.eval()
-        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            logits = vae.encode(images).detach()
-            estimates = list(draws(vae, estimator, logits, images, temperature, self.num_draws))
-        vae.train()
-        ratio = signal_to_noise(torch.stack(estimates)).item()
-        logger.experiment.add_scalar("train/gradient_snr", ratio, trainer.global_step)
-
-
 class ProgressBar(RichProgressBar):
     """Lightning's bar, which counts optimizer steps and shows the training curves.
 
@@ -129,27 +73,30 @@ class ProgressBar(RichProgressBar):
     def __init__(self, monitor: str | None = None) -> None:
         super().__init__(refresh_rate=5)
         self.monitor = monitor
+        self._steps = 0
 
     @property
     def total_train_batches(self) -> int | float:
         """Optimizer steps of an epoch."""
-        loader = self.trainer.train_dataloader
-        return (
-            loader.num_batches if isinstance(loader, BatchGroups) else super().total_train_batches
-        )
+        return self._steps or super().total_train_batches
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Asks how many steps an epoch has."""
+        super().on_train_start(trainer, pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._steps = data.steps_per_epoch() if isinstance(data, TaskData) else 0
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: list[Batch],
+        batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves the bar by the steps of a call."""
-        loader = trainer.train_dataloader
-        if isinstance(loader, BatchGroups):
-            batch_idx = min((batch_idx + 1) * loader.size, loader.num_batches) - 1
+        """Moves the bar to where the run stands: a call takes several steps."""
+        if self._steps:
+            batch_idx = trainer.global_step - trainer.current_epoch * self._steps - 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(

@@ -16,16 +16,13 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dvae.commands.config import parse
-from dvae.commands.schemas import StoredConfig
 from dvae.errors import UserError
 from dvae.files import write_file
-from dvae.tasks import find_task
 from dvae.training.module import TaskModule
 
-__all__ = ["CheckpointFiles", "check_resumable", "load_checkpoint", "load_module"]
+__all__ = ["CheckpointFiles", "check_resumable", "check_weights", "load_checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the content of checkpoints; those from before it was counted have none."""
 _LOADER = {"done": 0, "size": 1, "batches": 1}
 """What the state of a `dvae.data.loader.BatchGroups` looks like."""
@@ -139,44 +136,20 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:
-    """Builds the model of a checkpoint, in evaluation mode on the CPU.
-
-    Args:
-        path: The checkpoint.
-
-    Returns:
-        The module with its weights, and what it was trained with: the `stored` part of its task's
-        configuration.
-
-    Raises:
-        UserError: If the file cannot be read, or its weights do not fit its configuration.
-    """
-    content = load_checkpoint(path)
-    try:
-        stored = dict(content["config"])
-        # Checkpoints from before there were other tasks do not name theirs.
-        task = find_task(stored.get("task", "vae"))
-        fields = task.stored.model_fields
-        config = parse(task.stored, {key: stored[key] for key in fields if key in stored})
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
-    # Sizes are compared before there is memory to fill.
-    try:
-        with torch.device("meta"):
-            expected = task.restore(config)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"checkpoint: {path} holds sizes that no model can have") from error
-    _check_weights(content["state_dict"], expected, path, "checkpoint")
-    module = task.restore(config)
-    module.load_state_dict(content["state_dict"])
-    return module.eval(), config
-
-
-def _check_weights(
+def check_weights(
     state: Mapping[str, Tensor], module: nn.Module, path: str | Path, key: str
 ) -> None:
-    """Refuses weights of other names, shapes or types than those of a module."""
+    """Refuses weights of other names, shapes or types than those of a module.
+
+    Args:
+        state: The weights.
+        module: The module that they are meant for.
+        path: The file that they come from, for errors.
+        key: What to call the file in errors.
+
+    Raises:
+        UserError: If they do not fit.
+    """
     expected = module.state_dict()
     for name in sorted(expected.keys() ^ state.keys(), key=str):
         what = "none" if name in expected else "one that has no place in the model"
@@ -206,7 +179,7 @@ def check_resumable(
     Raises:
         UserError: If model, optimizer or the state of the loops do not fit.
     """
-    _check_weights(content["state_dict"], module, path, "resume")
+    check_weights(content["state_dict"], module, path, "resume")
     try:
         stored, own = content["config"]["optimizer"]["name"], module.config["optimizer"]["name"]
         if stored != own:

@@ -1,10 +1,13 @@
 """What the LightningModules of tasks with codes share: how the codes are used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from dvae.models.usage import CodeUsage
-from dvae.training.module import Evaluation, TaskModule, Training
+from dvae.training.module import TaskModule
+from dvae.training.settings import Evaluation, Training
 
 __all__ = ["CodeModule"]
 
@@ -17,6 +20,7 @@ class CodeModule(TaskModule):
 
     Args:
         usage: Counts codes; its metrics stand beside the others.
+        training_pass: See `TaskModule`.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
         config: See `TaskModule`.
@@ -31,11 +35,12 @@ class CodeModule(TaskModule):
     def __init__(
         self,
         usage: CodeUsage,
+        training_pass: Callable[..., tuple[Tensor, ...]] | None,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(training, evaluation, config)
+        super().__init__(training_pass, training, evaluation, config)
         self.usage = usage
 
     def on_validation_epoch_start(self) -> None:

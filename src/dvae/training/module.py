@@ -2,68 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from dvae.errors import DivergedError
-from dvae.layers import GumbelSoftmax
-from dvae.models.bounds import MAX_DECODES
+from dvae.layers import CategoricalLayer
 from dvae.randomness import keyed_seed
-from dvae.schedules import Schedule
+from dvae.training.settings import Evaluation, Training
 
-__all__ = ["Evaluation", "TaskModule", "Training"]
+__all__ = ["TaskModule"]
 
 
 _MOST_SKIPPED = 100
 """Steps that may be left out before a run is ended, unless they are few among all."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a module is trained.
-
-    Attributes:
-        optimizer: Builds the optimizer of a module's parameters.
-        learning_rate: The learning rate at each step.
-        temperature: τ at each global step; None for an estimator that has none.
-        gradient_clip: Largest norm of the gradient; 0 clips nothing.
-        seed: Seed of the noise.
-        log_every: Steps between two entries of the training curves.
-        skip_nonfinite: Whether steps whose gradient is not finite are left out; they end the run
-            otherwise.
-    """
-
-    optimizer: Callable[[nn.Module], Optimizer]
-    learning_rate: Schedule
-    temperature: Schedule | None = None
-    gradient_clip: float = 0.0
-    seed: int = 0
-    log_every: int = 50
-    skip_nonfinite: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a module is tested.
-
-    Attributes:
-        split: The split, after which metrics are named.
-        num_samples: m, samples of an importance-weighted bound, or episodes; 0 leaves it out.
-        seed: Seed of the draws.
-        max_decodes: Codes that are decoded at a time.
-    """
-
-    split: str = "test"
-    num_samples: int = 100
-    seed: int = 0
-    max_decodes: int = MAX_DECODES
 
 
 class TaskModule(pl.LightningModule, ABC):
@@ -73,6 +30,8 @@ class TaskModule(pl.LightningModule, ABC):
     as long as a step of a small model on a GPU.
 
     Args:
+        training_pass: What is computed for a batch, from the model's input to its losses: the part
+            that is compiled; None for evaluation only.
         training: How it is trained; None for evaluation only.
         evaluation: How it is tested.
         config: Plain values from which the whole can be built again; kept in checkpoints.
@@ -88,29 +47,24 @@ class TaskModule(pl.LightningModule, ABC):
 
     def __init__(
         self,
+        training_pass: Callable[..., tuple[Tensor, ...]] | None,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.training_pass = training_pass or _evaluation_only
         self.training_options = training
         self.evaluation = evaluation or Evaluation(num_samples=0)
         self.config = dict(config or {})
         self.curves: dict[str, float] = {}
         self.skipped = 0
         self._terms: list[Tensor] = []
-        # Replaced where it is compiled.
-        self._losses = self.losses
-
-    @staticmethod
-    @abstractmethod
-    def losses(*args: Any) -> tuple[Tensor, ...]:
-        """One training pass, a pure function of modules and tensors: the part that is compiled."""
 
     @abstractmethod
     def training_loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a batch, by way of `self._losses`, and scalars for the training curves."""
+        """The loss of a batch, by `self.training_pass`, and scalars for the training curves."""
 
     @abstractmethod
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
@@ -139,9 +93,9 @@ class TaskModule(pl.LightningModule, ABC):
         return {}
 
     @cached_property
-    def layers(self) -> list[GumbelSoftmax]:
+    def layers(self) -> list[CategoricalLayer]:
         """The layers that draw codes; all share estimator and temperature."""
-        return [module for module in self.modules() if isinstance(module, GumbelSoftmax)]
+        return [module for module in self.modules() if isinstance(module, CategoricalLayer)]
 
     def set_temperature(self, temperature: float) -> None:
         """Sets τ of all layers."""
@@ -154,9 +108,11 @@ class TaskModule(pl.LightningModule, ABC):
         On a CPU the noise stays that of an uncompiled pass, whose generator is the faster one too.
         """
         if torch.cuda.is_available():
-            self._losses = torch.compile(self.losses, mode="reduce-overhead")
+            self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
         else:
-            self._losses = torch.compile(self.losses, options={"fallback_random": True})
+            self.training_pass = torch.compile(
+                self.training_pass, options={"fallback_random": True}
+            )
 
     def configure_optimizers(self) -> Optimizer | None:
         """The optimizer."""
@@ -289,6 +245,10 @@ class TaskModule(pl.LightningModule, ABC):
                 batch_size=len(value) * self.trainer.world_size,
                 sync_dist=True,
             )
+
+
+def _evaluation_only(*batch: Any) -> tuple[Tensor, ...]:
+    raise ValueError("training_pass: expected a pass to train with, found none")
 
 
 def _seed_noise(seed: int, device: torch.device) -> None:

@@ -1,20 +1,10 @@
-"""Optimizers by name."""
+"""Which parameters decay."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from torch import nn, optim
+from torch import nn
 
-__all__ = ["OPTIMIZERS", "configure", "parameter_groups"]
-
-OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
-    "adam": partial(optim.Adam, fused=True),
-    "adamw": partial(optim.AdamW, fused=True),
-    "radam": partial(optim.RAdam, foreach=True),
-    "sgd": partial(optim.SGD, fused=True),
-}
-"""The names by which configurations know the optimizers; RAdam has no fused form."""
+__all__ = ["parameter_groups"]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -26,18 +16,3 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": decays, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-
-
-def configure(
-    model: nn.Module, *, name: str, lr: float, weight_decay: float, **options: Any
-) -> optim.Optimizer:
-    """Builds an optimizer.
-
-    Args:
-        model: Whose parameters are optimized.
-        name: A name out of `OPTIMIZERS`.
-        lr: Learning rate, until a schedule sets another.
-        weight_decay: For matrices and kernels only.
-        **options: Further arguments of the optimizer's constructor, which refuses unknown ones.
-    """
-    return OPTIMIZERS[name](parameter_groups(model, weight_decay), lr=lr, **options)

@@ -7,8 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from torch import distributed
 
-from dvae.commands.schemas import RunConfig
 from dvae.errors import UserError
+from dvae.training.config import RunConfig
 
 __all__ = ["SharedBuffers", "check_processes"]
 

@@ -18,7 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from dvae.errors import UserError
-from dvae.runs.folder import FINAL, find_runs
+from dvae.runs.folder import FINAL
+from dvae.runs.results import find_runs
 
 __all__ = ["OptunaSweeper"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.distributions import categorical_entropy, log_softmax
-from dvae.layers import GumbelSoftmax
+from dvae.layers import CategoricalLayer
 
 __all__ = ["ActorCritic", "Transitions"]
 
@@ -66,11 +66,11 @@ class ActorCritic(nn.Module):
         self,
         num_observations: int,
         num_actions: int,
-        layer: GumbelSoftmax,
+        layer: CategoricalLayer,
         *,
         hidden: list[int],
-        discount: float = 0.99,
-        entropy_weight: float = 1.0,
+        discount: float,
+        entropy_weight: float,
     ) -> None:
         super().__init__()
         self.num_observations = num_observations
@@ -118,6 +118,11 @@ class ActorCritic(nn.Module):
         entropy = categorical_entropy(logits).mean()
         loss = self.layer.estimator.surrogate(costs, sample) - self.entropy_weight * entropy
         return loss, entropy.detach()
+
+    def training_pass(self, batch: Transitions) -> tuple[Tensor, Tensor, Tensor]:
+        """The losses of actor and critics, and the policy's entropy in nats: what is compiled."""
+        actor, entropy = self.actor_loss(batch.observations)
+        return actor, self.critic_loss(batch), entropy
 
     @torch.no_grad()
     def follow(self, rate: float) -> None:

@@ -13,7 +13,8 @@ from dvae.tasks.policy.environments import Episodes, make_environment, play
 from dvae.tasks.policy.episodes import SPLITS
 from dvae.tasks.policy.model import ActorCritic, Transitions
 from dvae.tasks.policy.replay import Replay
-from dvae.training.module import Evaluation, TaskModule, Training
+from dvae.training.module import TaskModule
+from dvae.training.settings import Evaluation, Training
 
 __all__ = ["PolicyModule"]
 
@@ -29,9 +30,9 @@ class PolicyModule(TaskModule):
         model: Actor and critics.
         environment: Name of the environment.
         target_rate: How far the slow critics follow at each step, in (0, 1].
+        batch_size: Steps drawn from the memory for each step of the optimizer.
+        exploration: Steps with uniformly drawn actions that fill the memory at the start.
         replay: The memory; None for evaluation only.
-        batch_size: Steps drawn from it for each step of the optimizer.
-        exploration: Steps with uniformly drawn actions that fill it at the start.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
         config: See `TaskModule`.
@@ -48,15 +49,15 @@ class PolicyModule(TaskModule):
         model: ActorCritic,
         *,
         environment: str,
-        target_rate: float = 0.02,
+        target_rate: float,
+        batch_size: int,
+        exploration: int,
         replay: Replay | None = None,
-        batch_size: int = 128,
-        exploration: int = 1000,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(training, evaluation, config)
+        super().__init__(model.training_pass, training, evaluation, config)
         self.model = model
         self.environment = environment
         self.target_rate = target_rate
@@ -65,20 +66,6 @@ class PolicyModule(TaskModule):
         self.exploration = exploration
         self._episodes: Episodes | None = None
         self._returns: list[Tensor] = []
-
-    @staticmethod
-    def losses(model: ActorCritic, batch: Transitions) -> tuple[Tensor, Tensor, Tensor]:
-        """One training pass.
-
-        Args:
-            model: Actor and critics.
-            batch: Steps from the memory.
-
-        Returns:
-            The losses of actor and critics, and the policy's entropy in nats.
-        """
-        actor, entropy = model.actor_loss(batch.observations)
-        return actor, model.critic_loss(batch), entropy
 
     def training_loss(self, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Acts once, then learns from a draw of the memory."""
@@ -94,8 +81,8 @@ class PolicyModule(TaskModule):
             action = torch.distributions.Categorical(logits=logits.nan_to_num()).sample()
         self._act(int(action))
         drawn = replay.draw(self.batch_size, seed, 1, self.global_step)
-        actor, critic, entropy = self._losses(
-            self.model, Transitions(*(self._to_model(value) for value in drawn))
+        actor, critic, entropy = self.training_pass(
+            Transitions(*(self._to_model(value) for value in drawn))
         )
         curves = {"actor_loss": actor, "critic_loss": critic, "entropy": entropy}
         curves = {name: value.detach() for name, value in curves.items()}

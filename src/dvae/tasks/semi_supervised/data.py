@@ -1,7 +1,6 @@
 """Images of which a few come with their class."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from dvae.data.binarize import redraw, to_unit
 from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
 from dvae.data.module import ImageDataModule
-from dvae.data.sources import load_labels
+from dvae.data.sources.base import Source
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 
@@ -24,7 +23,7 @@ class LabelledBatch(NamedTuple):
     """Images, the last ones with their classes.
 
     Attributes:
-        images: float32 in [0, 1], (U + L, 1, 28, 28).
+        images: float32 in [0, 1], (U + L, C, H, W).
         indices: Places in the split, (U + L,), int64.
         labels: Classes of the last L images, (L,), int64.
     """
@@ -148,7 +147,7 @@ class LabelledImageDataModule(ImageDataModule):
     `labelled_batch_size` of the labelled ones.
 
     Args:
-        *args: See `ImageDataModule`.
+        source: Where images and labels come from.
         num_labels: Labelled images, as many of each class, drawn by the seed.
         labelled_batch_size: How many of them are in a training batch, over all processes together;
             all where there are fewer.
@@ -159,9 +158,9 @@ class LabelledImageDataModule(ImageDataModule):
     """
 
     def __init__(
-        self, *args: Any, num_labels: int = 100, labelled_batch_size: int = 100, **options: Any
+        self, source: Source, *, num_labels: int, labelled_batch_size: int, **options: Any
     ) -> None:
-        super().__init__(*args, **options)
+        super().__init__(source, **options)
         self.num_labels = num_labels
         self.labelled_batch_size = labelled_batch_size
 
@@ -169,7 +168,7 @@ class LabelledImageDataModule(ImageDataModule):
         """Classes of the images of a split, int64, (M,), where the images lie."""
         images = self.images(split)
         training = split == "train" or (split == "val" and self.validates)
-        labels = load_labels(self.source, Path(self.root), train=training)
+        labels = self.source.read_labels(train=training)
         if training and self.validates:
             held_out = len(labels) - self.validation
             labels = labels[:held_out] if split == "train" else labels[held_out:]

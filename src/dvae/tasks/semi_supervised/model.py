@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import bernoulli_log_likelihood, categorical_kl, one_hot
-from dvae.estimators import CodeSample
-from dvae.layers import GumbelSoftmax
+from dvae.distributions import categorical_kl, one_hot
+from dvae.estimators.base import CodeSample
+from dvae.layers import CategoricalLayer
+from dvae.likelihoods.base import Likelihood
+from dvae.networks.base import Encoder
+from dvae.tasks.semi_supervised.deform import deform
 
 __all__ = ["ClassStyleVAE", "Classified"]
 
@@ -29,7 +32,7 @@ class Classified:
 
 
 class ClassStyleVAE(nn.Module):
-    """p(x, y, z) = Cat(y; 1/K) N(z; 0, I) Π_pixels Bernoulli(x; y, z), with q(y|x) and q(z|x, y).
+    """p(x, y, z) = Cat(y; 1/K) N(z; 0, I) p(x|y, z), with q(y|x) and q(z|x, y).
 
     y is the class, a categorical latent that some images come with; z is the style, a diagonal
     Gaussian of few dimensions, so that the class has to tell what it can. Without a label
@@ -41,13 +44,14 @@ class ClassStyleVAE(nn.Module):
     and the last divergence becomes ln K.
 
     Args:
-        classifier: Images (B, *image_shape) → logits of q(y|x), (B, 1, K).
+        classifier: Images (B, C, H, W) → logits of q(y|x), (B, 1, K).
         layer: Draws the class.
+        likelihood: p(x|y, z), of the decoder's parameters.
         num_classes: K.
         style: Dimensions of z.
         width: Width of the hidden layers of encoder and decoder.
-        pixel_mean: Mean training image, of image_shape, in [0, 1]: the output bias starts at its
-            log-odds.
+        pixel_mean: Mean training image, (C, H, W), in [0, 1]: the output bias starts at the
+            likelihood's parameters of it.
 
     References:
         Kingma, Rezende, Mohamed, Welling 2014, arXiv 1406.5298, model M2; Jang, Gu, Poole 2017,
@@ -58,19 +62,21 @@ class ClassStyleVAE(nn.Module):
 
     def __init__(
         self,
-        classifier: nn.Module,
-        layer: GumbelSoftmax,
+        classifier: Encoder,
+        layer: CategoricalLayer,
+        likelihood: Likelihood,
         num_classes: int,
         style: int,
         width: int,
         pixel_mean: Tensor,
     ) -> None:
         super().__init__()
-        pixels = pixel_mean.numel()
+        pixels, bias = pixel_mean.numel(), likelihood.start(pixel_mean)
         self.num_classes = num_classes
         self.style = style
         self.classifier = classifier
         self.layer = layer
+        self.likelihood = likelihood
         self.from_image = nn.Linear(pixels, width)
         self.from_class = nn.Linear(num_classes, width, bias=False)
         self.posterior = nn.Sequential(nn.ReLU(), nn.Linear(width, 2 * style))
@@ -79,20 +85,20 @@ class ClassStyleVAE(nn.Module):
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
-            nn.Linear(width, pixels, bias=False),
+            nn.Linear(width, bias.numel(), bias=False),
         )
         self.register_buffer("pixel_mean", pixel_mean.clone())
-        self.output_bias = nn.Parameter(pixel_mean.logit(eps=1e-3))
+        self.output_bias = nn.Parameter(bias)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Images (B, *image_shape) in [0, 1] → logits of q(y|x), (B, 1, K)."""
+        """Images (B, C, H, W) in [0, 1] → logits of q(y|x), (B, 1, K)."""
         return self.classifier(images - self.pixel_mean)
 
     def encode(self, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x, y).
 
         Args:
-            images: (B, *image_shape) in [0, 1].
+            images: (B, C, H, W) in [0, 1].
             y: One-hot or relaxed classes, (..., B, K), or a shape that broadcasts.
 
         Returns:
@@ -104,16 +110,16 @@ class ClassStyleVAE(nn.Module):
         return mean, log_variance
 
     def decode(self, y: Tensor, z: Tensor) -> Tensor:
-        """Classes (..., K) and styles (..., D) → pixel logits (..., *image_shape)."""
+        """Classes (..., K) and styles (..., D) → the likelihood's parameters (..., P, H, W)."""
         y = y.expand(*z.shape[:-1], -1)
-        pixels = self.decoder(torch.cat([y, z], -1))
-        return pixels.unflatten(-1, self.output_bias.shape) + self.output_bias
+        parameters = self.decoder(torch.cat([y, z], -1))
+        return parameters.unflatten(-1, self.output_bias.shape) + self.output_bias
 
     def cost(self, images: Tensor, y: Tensor, noise: Tensor | None = None) -> Tensor:
         """−log p(x|y, z) + KL(q(z|x, y) ‖ p(z)), with one draw of z, in nats.
 
         Args:
-            images: (B, *image_shape) in [0, 1].
+            images: (B, C, H, W) in [0, 1].
             y: One-hot or relaxed classes, (..., B, K), or a shape that broadcasts.
             noise: Standard normal noise of z, of a shape that broadcasts to (..., B, D); drawn
                 where none is given.
@@ -125,14 +131,14 @@ class ClassStyleVAE(nn.Module):
         noise = torch.randn_like(mean) if noise is None else noise
         z = mean + (0.5 * log_variance).exp() * noise
         rate = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
-        return rate - bernoulli_log_likelihood(images, self.decode(y, z))
+        return rate - self.likelihood.log_prob(images, self.decode(y, z))
 
     def log_weight(self, images: Tensor, y: Tensor, noise: Tensor) -> Tensor:
         """log p(x|y, z) + log p(z) − log q(z|x, y) at a draw of z, in nats; see `cost`."""
         mean, log_variance = self.encode(images, y)
         z = mean + (0.5 * log_variance).exp() * noise
         log_ratio = 0.5 * (noise**2 + log_variance - z**2).sum(-1)
-        return log_ratio + bernoulli_log_likelihood(images, self.decode(y, z))
+        return log_ratio + self.likelihood.log_prob(images, self.decode(y, z))
 
     def rate(self, logits: Tensor) -> Tensor:
         """KL(q(y|x) ‖ p(y)) in nats: (B, 1, K) → (B,)."""
@@ -144,7 +150,7 @@ class ClassStyleVAE(nn.Module):
         """Classifies, draws classes with the layer's estimator, and scores the images.
 
         Args:
-            images: (B, *image_shape) in [0, 1].
+            images: (B, C, H, W) in [0, 1].
             logits: Those of q(y|x), (B, 1, K), where they are known.
             noise: See `cost`.
         """
@@ -161,3 +167,30 @@ class ClassStyleVAE(nn.Module):
         """The negative bound with labels (B,), in nats: (B,)."""
         y = one_hot(labels, self.num_classes, images.dtype)
         return self.cost(images, y) + math.log(self.num_classes)
+
+    def training_pass(
+        self, images: Tensor, labels: Tensor, deformation: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Classifies, draws and scores a batch: what is compiled.
+
+        Args:
+            images: (U + L, C, H, W) in [0, 1].
+            labels: Classes of the last L images, (L,).
+            deformation: s of `dvae.tasks.semi_supervised.deform.deform`; 0 for none.
+
+        Returns:
+            The negative bounds without and with labels, the cross-entropy, and the mean bound
+            without labels, which is detached; scalars in nats per image.
+        """
+        # One pass, so that batch normalization sees both parts.
+        logits = self.classify(deform(images, deformation) if deformation else images)
+        count = len(images) - len(labels)
+        output = self(images[:count], logits[:count])
+        expected = self.layer.estimator.expected(output.cost, output.sample)
+        cross_entropy = nn.functional.cross_entropy(logits[count:, 0], labels)
+        return (
+            self.bound(output),
+            self.labelled_cost(images[count:], labels).mean(),
+            cross_entropy,
+            -(expected + output.rate.mean()).detach(),
+        )

@@ -5,18 +5,17 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dvae.distributions import log_softmax, one_hot, sample_categorical
 from dvae.models.bounds import chunked_bound
 from dvae.models.usage import CodeUsage
 from dvae.randomness import ImageStreams, keyed_generator
-from dvae.tasks.pictures import classes
 from dvae.tasks.semi_supervised.data import LabelledBatch
-from dvae.tasks.semi_supervised.deform import deform
 from dvae.tasks.semi_supervised.model import ClassStyleVAE
+from dvae.tasks.semi_supervised.pictures import classes
 from dvae.training.codes import CodeModule
-from dvae.training.module import Evaluation, Training
+from dvae.training.settings import Evaluation, Training
 
 __all__ = ["SemiSupervisedModule"]
 
@@ -52,50 +51,22 @@ class SemiSupervisedModule(CodeModule):
         self,
         model: ClassStyleVAE,
         *,
-        classification_weight: float = 100.0,
-        deformation: float = 0.0,
+        classification_weight: float,
+        deformation: float,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(CodeUsage(1, model.num_classes), training, evaluation, config)
+        usage = CodeUsage(1, model.num_classes)
+        super().__init__(usage, model.training_pass, training, evaluation, config)
         self.model = model
         self.classification_weight = classification_weight
         self.deformation = deformation
 
-    @staticmethod
-    def losses(
-        model: ClassStyleVAE, images: Tensor, labels: Tensor, deformation: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One training pass.
-
-        Args:
-            model: The model.
-            images: (U + L, 1, 28, 28) in [0, 1].
-            labels: Classes of the last L images, (L,).
-            deformation: s.
-
-        Returns:
-            The negative bounds without and with labels, the cross-entropy, and the mean bound
-            without labels, which is detached; scalars in nats per image.
-        """
-        # One pass, so that batch normalization sees both parts.
-        logits = model.classify(deform(images, deformation) if deformation else images)
-        count = len(images) - len(labels)
-        output = model(images[:count], logits[:count])
-        expected = model.layer.estimator.expected(output.cost, output.sample)
-        cross_entropy = nn.functional.cross_entropy(logits[count:, 0], labels)
-        return (
-            model.bound(output),
-            model.labelled_cost(images[count:], labels).mean(),
-            cross_entropy,
-            -(expected + output.rate.mean()).detach(),
-        )
-
     def training_loss(self, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch."""
-        unlabelled, labelled, cross_entropy, bound = self._losses(
-            self.model, batch.images, batch.labels, self.deformation
+        unlabelled, labelled, cross_entropy, bound = self.training_pass(
+            batch.images, batch.labels, self.deformation
         )
         loss = unlabelled + labelled + self.classification_weight * cross_entropy
         elbo = "elbo" if self.model.layer.estimator.hard else "relaxed_elbo"

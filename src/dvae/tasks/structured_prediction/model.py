@@ -7,9 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import bernoulli_log_likelihood
-from dvae.estimators import CodeSample
-from dvae.layers import GumbelSoftmax
+from dvae.estimators.base import CodeSample
+from dvae.layers import CategoricalLayer
+from dvae.likelihoods.base import Likelihood
+from dvae.models.bounds import importance_weighted_bound
 
 __all__ = ["Prediction", "StochasticNetwork", "halves"]
 
@@ -39,17 +40,18 @@ class Prediction:
 class StochasticNetwork(nn.Module):
     """p(y|x) = Σ_z p(y|z_L) Π_l p(z_l|z_{l−1}) with z_0 = x, the upper half, and y the lower one.
 
-    Between the stochastic layers of N categorical variables lie linear maps alone; pixels are
-    Bernoulli. Two layers of 20 variables with 10 categories, or of 200 with 2, are the networks of
-    the paper: 392-(20×10)-(20×10)-392 and 392-200-200-392.
+    Between the stochastic layers of N categorical variables lie linear maps alone. With Bernoulli
+    pixels, two layers of 20 variables with 10 categories, or of 200 with 2, are the networks of the
+    paper: 392-(20×10)-(20×10)-392 and 392-200-200-392.
 
     Args:
         layers: Draw the codes of each layer; at least one. With a score-function estimator in the
             first, those that follow it draw one code for each of its draws.
         num_latents: N.
         num_categories: K.
-        pixel_mean: Mean training image (1, H, W) in [0, 1]: it centres the input and sets the
-            output bias to its log-odds, so that training starts at the base rates.
+        likelihood: p(y|z_L).
+        pixel_mean: Mean training image (C, H, W) in [0, 1]: it centres the input and sets the
+            output bias to the likelihood's parameters of it.
 
     References:
         Raiko et al. 2015, arXiv 1406.2989; Jang, Gu, Poole 2017, arXiv 1611.01144, section 4.1.
@@ -59,36 +61,39 @@ class StochasticNetwork(nn.Module):
 
     def __init__(
         self,
-        layers: Sequence[GumbelSoftmax],
+        layers: Sequence[CategoricalLayer],
         num_latents: int,
         num_categories: int,
+        likelihood: Likelihood,
         pixel_mean: Tensor,
     ) -> None:
         super().__init__()
         upper, lower = halves(pixel_mean)
+        bias = likelihood.start(lower)
         self.num_latents = num_latents
         self.num_categories = num_categories
+        self.likelihood = likelihood
         self.layers = nn.ModuleList(layers)
         width = num_latents * num_categories
         inputs = [upper.numel(), *[width] * (len(layers) - 1)]
         self.maps = nn.ModuleList(nn.Linear(size, width) for size in inputs)
-        self.head = nn.Linear(width, lower.numel(), bias=False)
+        self.head = nn.Linear(width, bias.numel(), bias=False)
         self.register_buffer("pixel_mean", upper.clone())
-        self.output_bias = nn.Parameter(lower.logit(eps=1e-3))
+        self.output_bias = nn.Parameter(bias)
 
-    def layer(self, number: int) -> GumbelSoftmax:
+    def layer(self, number: int) -> CategoricalLayer:
         """A stochastic layer, counted from the input."""
-        return cast(GumbelSoftmax, self.layers[number])
+        return cast(CategoricalLayer, self.layers[number])
 
     def propagate(self, upper: Tensor, draw: Draw) -> Tensor:
         """Draws layer by layer and decodes the last.
 
         Args:
-            upper: Upper halves, (..., B, 1, H / 2, W).
+            upper: Upper halves, (..., B, C, H / 2, W).
             draw: Draws the codes of a layer; called once for each.
 
         Returns:
-            Pixel logits of the lower halves, (..., B, 1, H / 2, W).
+            The likelihood's parameters of the lower halves, (..., B, P, H / 2, W).
         """
         hidden = (upper - self.pixel_mean).flatten(-3)
         for number, linear in enumerate(self.maps):
@@ -100,8 +105,8 @@ class StochasticNetwork(nn.Module):
         """Draws codes with the layers' estimators and scores the lower halves.
 
         Args:
-            upper: (B, 1, H / 2, W) in [0, 1].
-            lower: (B, 1, H / 2, W) in [0, 1].
+            upper: (B, C, H / 2, W) in [0, 1].
+            lower: (B, C, H / 2, W) in [0, 1].
             num_samples: m, draws for each image; more than one stand on a leading axis.
         """
         samples: list[CodeSample] = []
@@ -111,8 +116,28 @@ class StochasticNetwork(nn.Module):
             return samples[-1].z
 
         repeated = upper if num_samples == 1 else upper.expand(num_samples, *upper.shape)
-        pixel_logits = self.propagate(repeated, draw)
-        return Prediction(_beside(samples), -bernoulli_log_likelihood(lower, pixel_logits))
+        parameters = self.propagate(repeated, draw)
+        return Prediction(_beside(samples), -self.likelihood.log_prob(lower, parameters))
+
+    def training_pass(self, images: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Divides images, draws and scores: what is compiled.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            num_samples: m.
+
+        Returns:
+            The loss and the mean bound, scalars in nats per image; the latter is detached.
+        """
+        output = self(*halves(images), num_samples)
+        if num_samples == 1:
+            estimator = self.layer(0).estimator
+            return (
+                estimator.surrogate(output.distortion, output.sample),
+                -output.distortion.detach().mean(),
+            )
+        bound = importance_weighted_bound(-output.distortion).mean()
+        return -bound, bound.detach()
 
 
 def _beside(samples: Sequence[CodeSample]) -> CodeSample:

@@ -8,20 +8,20 @@ from torch import Tensor
 
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
+from dvae.data.module import ImageDataModule
 from dvae.distributions import (
-    bernoulli_log_likelihood,
     concrete_sample,
     gumbel_from_uniform,
     one_hot,
     sample_categorical,
 )
-from dvae.models.bounds import chunked_bound, importance_weighted_bound
+from dvae.models.bounds import chunked_bound
 from dvae.models.usage import CodeUsage
 from dvae.randomness import ImageStreams
-from dvae.tasks.pictures import completions
 from dvae.tasks.structured_prediction.model import StochasticNetwork, halves
+from dvae.tasks.structured_prediction.pictures import completions
 from dvae.training.codes import CodeModule
-from dvae.training.module import Evaluation, Training
+from dvae.training.settings import Evaluation, Training
 
 __all__ = ["StructuredPredictionModule"]
 
@@ -46,43 +46,19 @@ class StructuredPredictionModule(CodeModule):
         self,
         network: StochasticNetwork,
         *,
-        num_samples: int = 1,
+        num_samples: int,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         usage = CodeUsage(len(network.layers) * network.num_latents, network.num_categories)
-        super().__init__(usage, training, evaluation, config)
+        super().__init__(usage, network.training_pass, training, evaluation, config)
         self.network = network
         self.num_samples = num_samples
 
-    @staticmethod
-    def losses(
-        network: StochasticNetwork, images: Tensor, num_samples: int
-    ) -> tuple[Tensor, Tensor]:
-        """One training pass.
-
-        Args:
-            network: The model.
-            images: (B, 1, H, W) in [0, 1].
-            num_samples: m.
-
-        Returns:
-            The loss and the mean bound, scalars in nats per image; the latter is detached.
-        """
-        output = network(*halves(images), num_samples)
-        if num_samples == 1:
-            estimator = network.layer(0).estimator
-            return (
-                estimator.surrogate(output.distortion, output.sample),
-                -output.distortion.detach().mean(),
-            )
-        bound = importance_weighted_bound(-output.distortion).mean()
-        return -bound, bound.detach()
-
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative bound of a batch."""
-        loss, bound = self._losses(self.network, batch.images, self.num_samples)
+        loss, bound = self.training_pass(batch.images, self.num_samples)
         return loss, {"elbo" if self.layers[0].estimator.hard else "relaxed_elbo": bound}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -98,7 +74,7 @@ class StructuredPredictionModule(CodeModule):
             bound = self._sampled_bound(batch.images, streams, options.num_samples)
             self.log_means({f"nll_iw{options.num_samples}": -bound}, options.split)
 
-    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+    def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Completions of the first images of a split."""
         images = to_unit(data.images(split)[:16].to(self.device))
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -120,10 +96,10 @@ class StructuredPredictionModule(CodeModule):
         def relaxed(number: int, logits: Tensor) -> Tensor:
             return concrete_sample(logits, self.layers[0].temperature, noise[number]).exp()
 
-        terms = {"elbo": bernoulli_log_likelihood(lower, network.propagate(upper, hard))}
+        log_prob = network.likelihood.log_prob
+        terms = {"elbo": log_prob(lower, network.propagate(upper, hard))}
         if self.layers[0].estimator.uses_temperature:
-            pixel_logits = network.propagate(upper, relaxed)
-            terms["relaxed_elbo"] = bernoulli_log_likelihood(lower, pixel_logits)
+            terms["relaxed_elbo"] = log_prob(lower, network.propagate(upper, relaxed))
         self.usage.update(torch.cat(all_logits, 1), torch.cat(all_codes, 1))
         self.log_means(terms, split)
         return streams
@@ -140,6 +116,6 @@ class StructuredPredictionModule(CodeModule):
                 codes = sample_categorical(logits, uniform[:, :, number])
                 return one_hot(codes, network.num_categories, logits.dtype)
 
-            return bernoulli_log_likelihood(lower, network.propagate(upper, hard))
+            return network.likelihood.log_prob(lower, network.propagate(upper, hard))
 
         return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))

@@ -9,21 +9,19 @@ from torch import Tensor
 
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
-from dvae.distributions import (
-    MAX_ENUMERATION,
-    bernoulli_log_likelihood,
-    concrete_sample,
-    gumbel_from_uniform,
-)
-from dvae.models import VAE
+from dvae.data.module import ImageDataModule
+from dvae.distributions import concrete_sample, gumbel_from_uniform, one_hot
 from dvae.models.bounds import Enumeration, exact_log_likelihood, sampled_bound
-from dvae.models.objectives import ELBO, Objective
+from dvae.models.objectives import Objective
 from dvae.models.usage import CodeUsage, MutualInformation
+from dvae.models.vae import VAE
+from dvae.options import MAX_ENUMERATION
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.schedules import Constant, Schedule
-from dvae.tasks.pictures import reconstructions, samples, usage_heatmap
+from dvae.tasks.vae.pictures import reconstructions, samples
 from dvae.training.codes import CodeModule
-from dvae.training.module import Evaluation, Training
+from dvae.training.pictures import usage_heatmap
+from dvae.training.settings import Evaluation, Training
 
 __all__ = ["VAEModule"]
 
@@ -44,7 +42,7 @@ class VAEModule(CodeModule):
 
     Args:
         vae: The model.
-        objective: What is minimised; the negative ELBO by default.
+        objective: What is minimised; None for evaluation only.
         beta: β at each global step.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
@@ -64,9 +62,9 @@ class VAEModule(CodeModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         usage = CodeUsage(vae.num_latents, vae.num_categories)
-        super().__init__(usage, training, evaluation, config)
+        training_pass = None if objective is None else objective.training_pass
+        super().__init__(usage, training_pass, training, evaluation, config)
         self.vae = vae
-        self.objective = objective or ELBO()
         self.beta = beta or Constant(1.0)
         self.information = MutualInformation()
         # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
@@ -74,30 +72,10 @@ class VAEModule(CodeModule):
         self._enumeration: Enumeration | None = None
         self._baseline: float | None = None
 
-    @staticmethod
-    def losses(
-        vae: VAE, objective: Objective, images: Tensor, beta: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One training pass: the loss, and for the training curves distortion and rate.
-
-        Args:
-            vae: The model.
-            objective: What is minimised.
-            images: (B, *image_shape) in [0, 1].
-            beta: Weight on the rate, a scalar.
-
-        Returns:
-            Three scalars in nats per image; the last two are detached.
-        """
-        output = vae(images, objective.num_samples)
-        loss = objective(vae, output, beta)
-        distortion = vae.layer.estimator.expected(output.distortion, output.sample)
-        return loss, distortion.detach(), output.rate.mean().detach()
-
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of a batch."""
         self.beta_now.fill_(self.beta(self.global_step))
-        loss, distortion, rate = self._losses(self.vae, self.objective, batch.images, self.beta_now)
+        loss, distortion, rate = self.training_pass(self.vae, batch.images, self.beta_now)
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 
@@ -133,7 +111,7 @@ class VAEModule(CodeModule):
         information = self.information.compute()
         self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
-    def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
+    def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and the use of codes in the last evaluation."""
         images = to_unit(data.images(split)[:64].to(self.device))
         generator = keyed_generator(seed, device=self.device)
@@ -143,7 +121,7 @@ class VAEModule(CodeModule):
             "code_usage": usage_heatmap(self.usage.usage()),
         }
 
-    def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
+    def concerns(self, metrics: Mapping[str, float], data: ImageDataModule) -> dict[str, str]:
         """A posterior that says nothing, at no rate or at a full one; see `TaskModule.concerns`."""
         concerns = super().concerns(metrics, data)
         rate, distortion = metrics["val/rate"], metrics["val/distortion"]
@@ -161,12 +139,12 @@ class VAEModule(CodeModule):
             )
         return concerns
 
-    def _mean_distortion(self, data: Any) -> float:
+    def _mean_distortion(self, data: ImageDataModule) -> float:
         """Distortion of the validation images at the mean training image, in nats."""
         if self._baseline is None:
-            images = to_unit(data.images("val"))
-            logits = data.pixel_mean().to(images.device).logit(eps=1e-3)
-            self._baseline = -bernoulli_log_likelihood(images, logits).mean().item()
+            likelihood, images = self.vae.likelihood, to_unit(data.images("val"))
+            parameters = likelihood.start(data.pixel_mean().to(images.device))
+            self._baseline = -likelihood.log_prob(images, parameters).mean().item()
         return self._baseline
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
@@ -175,13 +153,13 @@ class VAEModule(CodeModule):
         streams = ImageStreams(batch.indices, self.evaluation.seed)
         noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
         codes = (logits + noise).argmax(-1)
-        rate = vae.rate(logits)
-        distortion = -vae.log_likelihood(batch.images, vae.decode_codes(codes))
+        z = one_hot(codes, vae.num_categories, logits.dtype)
+        distortion, rate = vae.distortion(batch.images, z), vae.rate(logits, z)
         terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
         if vae.layer.estimator.uses_temperature:
             relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
-            likelihood = vae.log_likelihood(batch.images, vae.decode(relaxed))
-            terms["relaxed_elbo"] = likelihood - rate
+            relaxed_distortion = vae.distortion(batch.images, relaxed)
+            terms["relaxed_elbo"] = -(relaxed_distortion + vae.rate(logits, relaxed))
         self.usage.update(logits, codes)
         self.log_means(terms, split)
         return logits, codes, streams

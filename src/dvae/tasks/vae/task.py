@@ -1,134 +1,91 @@
-"""The variational autoencoder with categorical latents."""
+"""The task of training a VAE."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from dvae.commands.schemas import (
-    MAX_ENUMERATION,
-    SCORE_FUNCTIONS,
-    ModelConfig,
-    Reinforce,
-    TrainConfig,
-)
-from dvae.commands.script_schemas import FromCheckpointConfig, SampleConfig
-from dvae.errors import UserError
-from dvae.tasks.base import IMAGE_OPTIONS, Drawing, Task
+from dvae.tasks.base import Drawing
+from dvae.tasks.images import ImageTask, first_images
+from dvae.tasks.options import SampleConfig
+from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
 
 if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
     from torch import Generator
 
     from dvae.data.module import ImageDataModule
-    from dvae.schedules import Schedule
     from dvae.tasks.vae.module import VAEModule
 
 __all__ = ["TASK", "VAETask"]
 
+_INTERPOLATION_STEPS = 10
 
-class VAETask(Task):
-    """See `dvae.models.VAE` and `dvae.tasks.vae.module.VAEModule`."""
 
-    config = TrainConfig
-    stored = ModelConfig
+class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
+    """See `dvae.models.vae.VAE` and `dvae.tasks.vae.module.VAEModule`."""
+
+    stored = StoredVAEConfig
+    config = VAEConfig
     drawings: ClassVar = {"prior": 64, "reconstructions": 64, "traversal": 1, "interpolation": 8}
-    options = IMAGE_OPTIONS | {"num_steps"}
+    options = ImageTask.options | {"num_steps"}
 
-    measures_gradient = True
-
-    def check(self, config: TrainConfig) -> None:
-        """Which estimators and objectives go together; see `Task.check`."""
-        super().check(config)
-        name, objective = config.estimator.name, config.objective
-        if (objective.kl == "relaxed") == (objective.prior_temperature is None):
-            expected = "a number" if objective.kl == "relaxed" else "null"
-            raise UserError(
-                f"objective.prior_temperature: expected {expected} with "
-                f"objective.kl={objective.kl}, found {objective.prior_temperature}"
-            )
-        if objective.kl == "relaxed" and name != "gumbel_softmax":
-            raise UserError(
-                "estimator: expected gumbel_softmax with objective.kl=relaxed, as densities of "
-                f"relaxed samples are compared, found {name}"
-            )
-        if objective.name != "elbo" and objective.num_samples < 2:
-            raise UserError(
-                f"objective.num_samples: expected at least 2 with objective={objective.name}, "
-                f"found {objective.num_samples}"
-            )
-        if objective.name == "iwae" and name in (*SCORE_FUNCTIONS, "exact"):
-            raise UserError(
-                "estimator: expected one whose gradient passes through the sample with "
-                "objective=iwae, as the bound has no cost for each sample, found "
-                f"{name}; objective=vimco has one"
-            )
-        plain = isinstance(config.estimator, Reinforce) and config.estimator.decay is None
-        if objective.name == "vimco" and not plain:
-            raise UserError(
-                "estimator: expected reinforce with estimator.decay=null with objective=vimco, "
-                f"which brings its own baseline, found {name}"
-            )
-        codes = config.model.num_categories**config.model.num_latents
-        if name == "exact" and (codes > MAX_ENUMERATION or objective.num_samples > 1):
-            raise UserError(
-                f"estimator=exact: expected at most {MAX_ENUMERATION:,} codes and "
-                f"objective.num_samples=1, found {config.model.num_categories}^"
-                f"{config.model.num_latents} codes and {objective.num_samples}"
-            )
-
-    def data(self, config: TrainConfig) -> ImageDataModule:
-        """Images."""
-        from dvae.commands.build import build_training_data
-
-        return build_training_data(config, config.data)
-
-    def stored_data(self, stored: ModelConfig, config: FromCheckpointConfig) -> ImageDataModule:
-        """Images of the checkpoint's data set, or of another."""
-        from dvae.commands.build import build_stored_data
-
-        return build_stored_data(stored.data, config, stored.seed)
-
-    def module(self, config: TrainConfig, data: ImageDataModule) -> VAEModule:
+    def module(self, config: VAEConfig, data: ImageDataModule) -> VAEModule:
         """A model that starts at the mean training image."""
-        from dvae.commands.build import build_module, build_vae
+        from dvae.tasks.vae.module import VAEModule
+        from dvae.training.settings import Evaluation
 
-        return build_module(config, build_vae(config, data.pixel_mean()), data.steps_per_epoch())
+        vae = config.build_model(data.pixel_mean())
+        total_steps = data.steps_per_epoch() * config.trainer.max_epochs
+        return VAEModule(
+            vae,
+            objective=config.objective.build(),
+            beta=config.objective.beta_schedule(total_steps),
+            training=config.build_training(total_steps),
+            evaluation=Evaluation(num_samples=config.test_samples),
+            config=config.model_dump(),
+        )
 
-    def restore(self, stored: ModelConfig) -> VAEModule:
+    def restore(self, stored: StoredVAEConfig) -> VAEModule:
         """A model of the same sizes."""
-        from dvae.commands.build import build_vae
         from dvae.tasks.vae.module import VAEModule
 
-        return VAEModule(build_vae(stored), config=stored.model_dump())
+        return VAEModule(stored.build_model(), config=stored.model_dump())
 
-    def schedules(self, config: TrainConfig, total_steps: int) -> dict[str, Schedule]:
-        """β besides; see `Task.schedules`."""
-        from dvae.commands.build import build_beta
+    def callbacks(self, config: VAEConfig) -> list[Callback]:
+        """The measurement of the gradient's noise, where it is asked for."""
+        from dvae.tasks.vae.gradient_noise import GradientNoise
 
-        return super().schedules(config, total_steps) | {"beta": build_beta(config, total_steps)}
+        every = config.callbacks.gradient_snr
+        return [] if every is None else [GradientNoise(every)]
 
     def draw(
-        self, module: Any, data: Any, what: str, config: SampleConfig, generator: Generator
+        self,
+        module: VAEModule,
+        data: ImageDataModule,
+        what: str,
+        config: SampleConfig,
+        generator: Generator,
     ) -> Drawing:
         """Samples, reconstructions, traversals or interpolations; see `Task.draw`."""
         from dvae.data.binarize import to_unit
-        from dvae.tasks import pictures as visualize
+        from dvae.tasks.vae import pictures
 
         vae, count = module.vae, config.num_images or self.drawings[what]
         if what == "prior":
-            return Drawing(*visualize.samples(vae, count, generator))
+            return Drawing(*pictures.samples(vae, count, generator))
         pairs = 2 if what == "interpolation" else 1
-        images = visualize.take(data, config.split or "test", count, pairs)
+        images = first_images(data, config.split or "test", count, pairs)
         inputs = to_unit(images.to(module.device))
         if what == "reconstructions":
-            return Drawing(*visualize.reconstructions(vae, inputs, generator))
-        codes = visualize.posterior_codes(vae, inputs, generator)
+            return Drawing(*pictures.reconstructions(vae, inputs, generator))
+        codes = pictures.posterior_codes(vae, inputs, generator)
         if what == "traversal":
             columns = vae.num_categories
-            path = visualize.traversal_codes(codes, columns)
+            path = pictures.traversal_codes(codes, columns)
         else:
-            columns = config.num_steps or 10
-            path = visualize.interpolation_codes(codes[::2], codes[1::2], columns, generator)
-        return Drawing(visualize.render(vae, path, columns), path)
+            columns = config.num_steps or _INTERPOLATION_STEPS
+            path = pictures.interpolation_codes(codes[::2], codes[1::2], columns, generator)
+        return Drawing(pictures.render(vae, path, columns), path)
 
 
 TASK = VAETask()

@@ -1,0 +1,76 @@
+"""What the options of every source of images declare."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dvae.options import Count, Options, Size
+
+if TYPE_CHECKING:
+    from dvae.data.module import ImageDataModule
+    from dvae.data.sources.base import Source
+
+__all__ = ["Binarization", "ImageDataOptions", "ImageSize"]
+
+Binarization = Literal["dynamic", "fixed", "none"]
+ImageSize = Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
+class ImageDataOptions(Options):
+    """The options of images; see `dvae.data.module.ImageDataModule`.
+
+    Attributes:
+        name: The source's name in configurations.
+        size: Height and width of the images, in pixels: one number for both, or two.
+        binarization: "dynamic" draws binary pixels anew for each batch, "fixed" once; "none" keeps
+            grey or coloured ones.
+        validation: Images at the end of the training file that are held out; 0 trains on all, and
+            validates on the test images.
+        batch_size: Images in a training batch, over all processes together.
+        eval_batch_size: Images in a batch of validation and test; no metric depends on it.
+        channels: C.
+        num_classes: Number of classes, where images have labels.
+    """
+
+    name: str = ""
+    size: ImageSize
+    binarization: Binarization = "dynamic"
+    validation: Size = 10_000
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    eval_batch_size: Count = 1000
+
+    channels: ClassVar[int] = 1
+    num_classes: ClassVar[int | None] = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        height, width = [self.size] * 2 if isinstance(self.size, int) else self.size
+        return (self.channels, height, width)
+
+    @abstractmethod
+    def build_source(self, root: Path) -> Source:
+        """The source, which keeps its files below a folder."""
+
+    def build(self, root: str | Path, seed: int, **loading: Any) -> ImageDataModule:
+        """The images in splits and batches.
+
+        Args:
+            root: The data folder.
+            seed: Seed of the order of batches and of dynamic binarization.
+            **loading: How many batches are handed on: see `ImageDataModule`.
+        """
+        from dvae.data.module import ImageDataModule
+
+        return ImageDataModule(
+            self.build_source(Path(root)), seed=seed, **self.splitting(), **loading
+        )
+
+    def splitting(self) -> dict[str, Any]:
+        """The options that are those of `ImageDataModule` and not of the source."""
+        names = ("binarization", "validation", "batch_size", "eval_batch_size")
+        return {name: getattr(self, name) for name in names}

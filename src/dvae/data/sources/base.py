@@ -1,0 +1,88 @@
+"""The contract of sources of images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import resize
+
+from dvae.errors import UserError
+
+__all__ = ["BINARIZATION_SEED", "Source"]
+
+BINARIZATION_SEED = 28
+"""Seed of the binarizations that are drawn once: the same in every run, whatever its own seed."""
+
+_CHUNK = 2048
+
+
+class Source(ABC):
+    """Training and test images of one shape, whole in memory.
+
+    Args:
+        name: Its name in configurations, for errors.
+        root: The data folder.
+        image_shape: (C, H, W) of the images to deliver: others are resized.
+
+    Attributes:
+        files: What is read from the data folder, for errors.
+    """
+
+    files: str
+
+    def __init__(self, name: str, root: Path, image_shape: Sequence[int]) -> None:
+        self.name = name
+        self.root = root
+        self.image_shape = tuple(image_shape)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Unpacks or downloads what is missing; called in one process only.
+
+        Raises:
+            UserError: If the files are missing and cannot be had, or are broken.
+        """
+
+    @abstractmethod
+    def read(self, train: bool) -> Tensor:
+        """Reads the training or the test images, uint8 (M, C, any height, any width)."""
+
+    def read_labels(self, train: bool) -> Tensor:
+        """Reads the classes of those images, int64 in 0 … `num_classes` − 1, (M,).
+
+        Raises:
+            UserError: If there are none.
+        """
+        raise UserError(f"data={self.name}: expected images with labels, found none")
+
+    def read_binarized(self, split: str) -> Tensor | None:
+        """Reads a published binarization of a split ("train", "val" or "test"), if there is one.
+
+        Returns:
+            uint8 images (M, C, H, W) of values 0 and 255, or None.
+        """
+        return None
+
+    def load(self, train: bool) -> Tensor:
+        """The training or the test images.
+
+        Returns:
+            uint8, (M, C, H, W), in the order of the file.
+
+        Raises:
+            UserError: If there are none, or they are of another kind.
+        """
+        images = self.read(train)
+        kind = (images.dtype, images.ndim, images.shape[1] if images.ndim > 1 else 0)
+        if kind != (torch.uint8, 4, self.image_shape[0]) or not len(images):
+            raise UserError(
+                f"data={self.name}: expected uint8 images with {self.image_shape[0]} channels, "
+                f"found {images.dtype} {tuple(images.shape)}"
+            )
+        if images.shape[1:] != self.image_shape:
+            size = list(self.image_shape[1:])
+            parts = [resize(part, size, antialias=True) for part in images.split(_CHUNK)]
+            images = torch.cat(parts)
+        return images.contiguous()

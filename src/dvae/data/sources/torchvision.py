@@ -1,0 +1,118 @@
+"""Data sets of torchvision, downloaded where they are missing: ink bright on dark."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.functional import pil_to_tensor
+
+from dvae.data.sources.base import Source
+from dvae.errors import UserError
+
+__all__ = ["EMNIST", "KMNIST", "FashionMNIST", "Omniglot", "TorchvisionSource"]
+
+
+class TorchvisionSource(Source):
+    """A data set in the files of MNIST's format.
+
+    Attributes:
+        dataset: The class of torchvision.
+    """
+
+    dataset: ClassVar[Callable[..., Any]]
+
+    def __init__(self, name: str, root: Path, image_shape: Sequence[int]) -> None:
+        super().__init__(name, root, image_shape)
+        # Files are read once, for images and labels.
+        self._opened: dict[bool, Any] = {}
+
+    def prepare(self) -> None:
+        """Downloads what is missing; see `Source.prepare`."""
+        self._open(True)
+
+    def read(self, train: bool) -> Tensor:
+        """Reads the images; see `Source.read`."""
+        return self._open(train).data.unsqueeze(1)
+
+    def read_labels(self, train: bool) -> Tensor:
+        """Reads the classes; see `Source.read_labels`."""
+        return self._open(train).targets.long()
+
+    def _construct(self, train: bool) -> Any:
+        """The data set of torchvision."""
+        return type(self).dataset(self.root, train=train, download=True)
+
+    def _open(self, train: bool) -> Any:
+        """The data set of torchvision, downloaded where it is missing.
+
+        Raises:
+            UserError: If it cannot be had.
+        """
+        if train not in self._opened:
+            self._opened[train] = self._try(lambda: self._construct(train))
+        return self._opened[train]
+
+    def _try(self, read: Callable[[], Any]) -> Any:
+        """What a function reads from the files; its errors in one line."""
+        try:
+            return read()
+        except (RuntimeError, URLError, OSError, ValueError, AssertionError) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise UserError(
+                f"data={self.name}: expected the files {self.files} in {self.root} or a connection "
+                f"to download them, found neither usable ({lines[-1]})"
+            ) from error
+
+
+class FashionMNIST(TorchvisionSource):
+    """Articles of clothing, 60,000 and 10,000 grey images of 28 × 28; Xiao et al. 2017."""
+
+    files = "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
+    dataset = datasets.FashionMNIST
+
+
+class KMNIST(TorchvisionSource):
+    """Cursive Japanese letters, 60,000 and 10,000 grey images of 28 × 28; Clanuwat et al. 2018."""
+
+    files = "KMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
+    dataset = datasets.KMNIST
+
+
+class EMNIST(TorchvisionSource):
+    """Letters and digits, the split "balanced", turned upright; Cohen et al. 2017."""
+
+    files = "EMNIST/raw/emnist-balanced-{train,test}-{images-idx3,labels-idx1}-ubyte"
+
+    def read(self, train: bool) -> Tensor:
+        """Reads the images; see `Source.read`."""
+        return super().read(train).transpose(2, 3)
+
+    def _construct(self, train: bool) -> Any:
+        return datasets.EMNIST(self.root, split="balanced", train=train, download=True)
+
+
+class Omniglot(TorchvisionSource):
+    """Characters of 50 alphabets, inverted: the background set for training; Lake et al. 2015.
+
+    They are drawn on 105 × 105 pixels, and brought to another size by antialiased bilinear
+    resizing.
+    """
+
+    files = "omniglot-py/images_{background,evaluation}.zip and the folders in them"
+
+    def read(self, train: bool) -> Tensor:
+        """Reads the images; see `Source.read`."""
+        drawings = self._open(train)
+        pixels = self._try(lambda: torch.stack([pil_to_tensor(image) for image, _ in drawings]))
+        return 255 - pixels
+
+    def read_labels(self, train: bool) -> Tensor:
+        """None: the characters of the two sets are different ones."""
+        return Source.read_labels(self, train)
+
+    def _construct(self, train: bool) -> Any:
+        return datasets.Omniglot(str(self.root), background=train, download=True)

@@ -1,0 +1,70 @@
+"""Options of the sources in `torchvision.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dvae.data.options import ImageDataOptions, ImageSize
+from dvae.options import Size
+
+if TYPE_CHECKING:
+    from dvae.data.sources.base import Source
+
+__all__ = ["EMNISTOptions", "FashionMNISTOptions", "KMNISTOptions", "OmniglotOptions"]
+
+
+class FashionMNISTOptions(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.FashionMNIST`."""
+
+    name: Literal["fashion_mnist"] = "fashion_mnist"
+    size: ImageSize = 28
+    num_classes = 10
+
+    def build_source(self, root: Path) -> Source:
+        """The source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import FashionMNIST
+
+        return FashionMNIST(self.name, root, self.image_shape)
+
+
+class KMNISTOptions(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.KMNIST`."""
+
+    name: Literal["kmnist"] = "kmnist"
+    size: ImageSize = 28
+    num_classes = 10
+
+    def build_source(self, root: Path) -> Source:
+        """The source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import KMNIST
+
+        return KMNIST(self.name, root, self.image_shape)
+
+
+class EMNISTOptions(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.EMNIST`."""
+
+    name: Literal["emnist"] = "emnist"
+    size: ImageSize = 28
+    num_classes = 47
+
+    def build_source(self, root: Path) -> Source:
+        """The source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import EMNIST
+
+        return EMNIST(self.name, root, self.image_shape)
+
+
+class OmniglotOptions(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.Omniglot`."""
+
+    name: Literal["omniglot"] = "omniglot"
+    size: ImageSize = 28
+    validation: Size = 2000
+
+    def build_source(self, root: Path) -> Source:
+        """The source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import Omniglot
+
+        return Omniglot(self.name, root, self.image_shape)

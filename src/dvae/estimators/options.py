@@ -1,0 +1,36 @@
+"""What the options of every gradient estimator declare."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from dvae.options import Options
+
+if TYPE_CHECKING:
+    from dvae.estimators.base import Estimator
+
+__all__ = ["EstimatorOptions"]
+
+
+class EstimatorOptions(Options):
+    """The options of an estimator, and facts about it.
+
+    Attributes:
+        name: Its name in configurations.
+        hard: Whether the forward value of `z` is exactly one-hot.
+        uses_temperature: Whether the temperature has any effect.
+        score_function: Whether gradients reach the logits through `Estimator.surrogate` only, and
+            not through `z`.
+        enumerates: Whether it tries every code in place of drawing some.
+    """
+
+    name: str = ""
+    hard: ClassVar[bool] = True
+    uses_temperature: ClassVar[bool] = True
+    score_function: ClassVar[bool] = False
+    enumerates: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self) -> Estimator:
+        """The estimator with these options."""

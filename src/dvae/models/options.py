@@ -1,0 +1,70 @@
+"""What the options of every training objective of a VAE declare."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+
+from dvae.errors import UserError
+from dvae.estimators import ESTIMATORS, EstimatorOptions
+from dvae.options import Count, NonNegative, Options, Positive, Steps
+from dvae.schedules import Schedule, Warmup, resolve_steps
+
+if TYPE_CHECKING:
+    from dvae.models.objectives import Objective
+
+__all__ = ["ObjectiveOptions"]
+
+
+class ObjectiveOptions(Options):
+    """The options of an objective; see `dvae.models.objectives.Objective`.
+
+    Attributes:
+        name: Its name in configurations.
+        beta: β, the weight on the rate in the training loss; never in a reported bound.
+        warmup: Steps over which β rises linearly from 0.
+        num_samples: m, codes drawn for each image.
+        kl: "discrete" compares the categorical posterior and prior, "relaxed" the Concrete
+            densities of the relaxed sample.
+        prior_temperature: Temperature of the prior's Concrete density, with `kl="relaxed"` only.
+    """
+
+    name: str = ""
+    beta: NonNegative = 1.0
+    warmup: Steps = 0.0
+    num_samples: Count
+    kl: Literal["discrete", "relaxed"] = "discrete"
+    prior_temperature: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check_densities(self) -> Self:
+        if (self.kl == "relaxed") == (self.prior_temperature is None):
+            expected = "a number" if self.kl == "relaxed" else "null"
+            raise UserError(
+                f"objective.prior_temperature: expected {expected} with objective.kl={self.kl}, "
+                f"found {self.prior_temperature}"
+            )
+        return self
+
+    def check_estimator(self, estimator: EstimatorOptions) -> None:
+        """Refuses an estimator that this objective cannot be trained with.
+
+        Raises:
+            UserError: One line that names the option, what was expected and what was found.
+        """
+        if self.kl == "relaxed" and estimator.hard:
+            relaxed = [name for name, kind in ESTIMATORS.items() if not kind.hard]
+            raise UserError(
+                f"estimator: expected {' or '.join(relaxed)} with objective.kl=relaxed, which "
+                f"compares densities of relaxed samples, found {estimator.name}"
+            )
+
+    def beta_schedule(self, total_steps: int) -> Schedule:
+        """β at each step of a run of so many."""
+        return Warmup(self.beta, resolve_steps(self.warmup, total_steps))
+
+    @abstractmethod
+    def build(self) -> Objective:
+        """The objective with these options."""

@@ -1,0 +1,54 @@
+"""The contracts of encoders and decoders, and the blocks that they are made of."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from dvae.networks.options import ACTIVATIONS
+
+__all__ = ["Decoder", "Encoder", "activate", "linear_blocks"]
+
+
+class Encoder(nn.Module, ABC):
+    """Images → logits of codes."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W), centred or in [0, 1] → logits (B, N, K)."""
+
+
+class Decoder(nn.Module, ABC):
+    """Codes → parameters of the likelihood, without a bias for each pixel: the model adds one."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """One-hot or relaxed codes (..., N, K) → parameters (..., P, H, W)."""
+
+
+def activate(width: int, activation: str, normalization: str, *, conv: bool = False) -> nn.Module:
+    """Normalization over `width` features (or channels), then the activation.
+
+    Args:
+        width: Features of the input.
+        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        normalization: "none", "batch" or "layer".
+        conv: Whether the features are the channels of an image.
+    """
+    function: nn.Module = getattr(nn, ACTIVATIONS[activation])()
+    if normalization == "none":
+        return function
+    if normalization == "batch":
+        return nn.Sequential(nn.BatchNorm2d(width) if conv else nn.BatchNorm1d(width), function)
+    return nn.Sequential(nn.GroupNorm(1, width) if conv else nn.LayerNorm(width), function)
+
+
+def linear_blocks(widths: Sequence[int], activation: str, normalization: str) -> nn.Sequential:
+    """Linear layers through the given widths, each normalized and activated."""
+    blocks = nn.Sequential()
+    for inputs, outputs in itertools.pairwise(widths):
+        # A bias before batch normalization has no effect.
+        blocks.append(nn.Linear(inputs, outputs, bias=normalization != "batch"))
+        blocks.append(activate(outputs, activation, normalization))
+    return blocks

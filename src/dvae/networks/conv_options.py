@@ -1,0 +1,61 @@
+"""Options of the networks in `conv.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from dvae.errors import UserError
+from dvae.networks.options import FlatNetworkOptions
+from dvae.options import Count
+
+if TYPE_CHECKING:
+    from dvae.networks.base import Decoder, Encoder
+
+__all__ = ["ConvOptions"]
+
+
+class ConvOptions(FlatNetworkOptions):
+    """See `dvae.networks.conv`."""
+
+    name: Literal["conv"] = "conv"
+    hidden: Count = 256
+
+    def check_images(self, image_shape: Sequence[int]) -> None:
+        """Refuses sides that two strides of 2 do not divide.
+
+        Raises:
+            UserError: If there is such a side.
+        """
+        _, height, width = image_shape
+        if height % 4 or width % 4:
+            raise UserError(
+                f"data.size: expected multiples of 4 with model={self.name}, found {height} × "
+                f"{width} pixels"
+            )
+
+    def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
+        """The encoder; see `NetworkOptions.build_encoder`."""
+        from dvae.networks.conv import ConvEncoder
+
+        return ConvEncoder(
+            image_shape,
+            self.num_latents,
+            self.num_categories,
+            hidden=self.hidden,
+            activation=self.activation,
+            normalization=self.normalization,
+        )
+
+    def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
+        """The decoder; see `NetworkOptions.build_decoder`."""
+        from dvae.networks.conv import ConvDecoder
+
+        return ConvDecoder(
+            (channels, *image_shape[1:]),
+            self.num_latents,
+            self.num_categories,
+            hidden=self.hidden,
+            activation=self.activation,
+            normalization=self.normalization,
+        )

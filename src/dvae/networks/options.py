@@ -1,0 +1,79 @@
+"""What the options of every pair of encoder and decoder declare."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from dvae.options import Count, Options, one_of
+
+if TYPE_CHECKING:
+    from dvae.networks.base import Decoder, Encoder
+
+__all__ = ["ACTIVATIONS", "Activation", "NetworkOptions", "Normalization"]
+
+ACTIVATIONS = {
+    "elu": "ELU",
+    "gelu": "GELU",
+    "leaky_relu": "LeakyReLU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "tanh": "Tanh",
+}
+"""Activations by the names that configurations use, each with its class in `torch.nn`."""
+
+Activation = Annotated[str, one_of(ACTIVATIONS)]
+Normalization = Literal["none", "batch", "layer"]
+
+
+class NetworkOptions(Options):
+    """The options of an encoder and its decoder.
+
+    Attributes:
+        name: Its name in configurations.
+        num_categories: K.
+        base_rates: Whether training starts at the mean training image: see `dvae.models.vae.VAE`.
+    """
+
+    name: str = ""
+    num_categories: Annotated[int, Field(ge=2)] = 10
+    base_rates: bool = True
+
+    @abstractmethod
+    def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the grid of codes, whose product is N, for images of a shape (C, H, W)."""
+
+    def check_images(self, image_shape: Sequence[int]) -> None:
+        """Refuses images of a shape that these networks cannot take.
+
+        Raises:
+            UserError: One line that names the option, what was expected and what was found.
+        """
+
+    @abstractmethod
+    def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
+        """The encoder for images of a shape (C, H, W)."""
+
+    @abstractmethod
+    def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
+        """The decoder.
+
+        Args:
+            image_shape: Shape of an image, (C, H, W).
+            channels: P, the channels of parameters that the likelihood takes.
+        """
+
+
+class FlatNetworkOptions(NetworkOptions):
+    """Networks whose codes have no place in the image: their grid is a row of N codes."""
+
+    num_latents: Count = 20
+    activation: Activation = "silu"
+    normalization: Normalization = "batch"
+
+    def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """(N,), whatever the images."""
+        return (self.num_latents,)

@@ -1,0 +1,66 @@
+"""Runs → settings, ranked by validation, never by test."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from dvae.runs.results import Run
+
+__all__ = ["Setting", "rank", "score", "swept_keys"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The finished runs that share all but the seed.
+
+    Attributes:
+        values: Swept key → value, as text.
+        runs: The runs, best first.
+    """
+
+    values: dict[str, str]
+    runs: list[Run]
+
+    @property
+    def selected_by(self) -> str:
+        """The metric that settings are ranked by."""
+        return self.runs[0].selected_by
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over seeds; NaN where it was not measured."""
+        return fmean(run.metrics.get(metric, math.nan) for run in self.runs)
+
+    def error(self, metric: str) -> float:
+        """Standard error of that mean; NaN for a single seed."""
+        if len(self.runs) < 2:
+            return math.nan
+        values = [run.metrics.get(metric, math.nan) for run in self.runs]
+        return stdev(values) / math.sqrt(len(values))
+
+
+def swept_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys, but for the seed, whose values differ between runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+
+
+def rank(runs: Sequence[Run]) -> list[Setting]:
+    """Settings by the mean of what they are compared by, best first; those without come last."""
+    keys = swept_keys(runs)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if run.state == "finished":
+            groups.setdefault(tuple(run.overrides.get(key, "") for key in keys), []).append(run)
+    settings = [
+        Setting(dict(zip(keys, values, strict=True)), sorted(group, key=score, reverse=True))
+        for values, group in groups.items()
+    ]
+    return sorted(settings, key=lambda setting: score(setting.runs[0], setting), reverse=True)
+
+
+def score(run: Run, setting: Setting | None = None) -> float:
+    """What a run, or a setting that it is one of, is ranked by; −∞ where it was not measured."""
+    own = run.metrics.get(run.selected_by, math.nan)
+    value = setting.mean(run.selected_by) if setting else own
+    return -math.inf if math.isnan(value) else value

@@ -1,0 +1,98 @@
+"""Runs as their folders show them, also while they go on."""
+
+import csv
+import math
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvae.files import write_file
+from dvae.runs.files import overrides_of, read_json, read_yaml
+from dvae.tasks import find_task
+from dvae.training.migrations import migrate
+
+__all__ = ["Run", "find_runs", "write_csv"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder tells it.
+
+    Attributes:
+        folder: Where it lies.
+        overrides: Key → value, as text, of what was given on the command line, but for the seed.
+        seed: Its seed.
+        state: finished, diverged, pruned, failed, interrupted or running.
+        reason: Why it did not finish; empty where it did.
+        seconds: Time of training and test, over all its starts that ended in order.
+        metrics: Its metrics; empty where it did not finish.
+        selected_by: The metric that runs of its task are compared by.
+    """
+
+    folder: Path
+    overrides: dict[str, str]
+    seed: int
+    state: str
+    reason: str
+    seconds: float
+    metrics: dict[str, float]
+    selected_by: str
+
+
+def find_runs(path: Path) -> list[Run]:
+    """The runs in a folder and below it, in the order of their names."""
+    folders = {file.parent for name in ("status.json", "metrics.json") for file in path.rglob(name)}
+    return [_read_run(folder) for folder in sorted(folders)]
+
+
+def _read_run(folder: Path) -> Run:
+    status = read_json(folder / "status.json")
+    metrics = read_json(folder / "metrics.json")
+    items = (item.partition("=") for item in overrides_of(folder))
+    # The preset of a sweep and a checkpoint say nothing about what a run is.
+    overrides = {k.lstrip("+"): v for k, _, v in items if k not in ("+sweep", "resume")}
+    config = read_yaml(folder / "config.yaml")
+    seed = int(overrides.pop("seed", config.get("seed", 0)))
+    # Folders of runs from before states were kept hold metrics alone.
+    state = status.get("state", "finished")
+    if state == "running" and not _alive(status):
+        state = "interrupted"
+    return Run(
+        folder,
+        overrides,
+        seed,
+        state,
+        status.get("reason", ""),
+        status.get("seconds", math.nan),
+        metrics if state == "finished" else {},
+        find_task(migrate(config)["task"]).selected_by,
+    )
+
+
+def _alive(status: dict[str, Any]) -> bool:
+    """Whether the process of a run still lives; taken for granted on another machine."""
+    if status["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_csv(path: Path, runs: list[Run]) -> None:
+    """Writes a row a run: folder, overrides, seed, state, reason, seconds and metrics."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    with write_file(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", *keys, "seed", "state", "reason", "seconds", *names])
+        for run in runs:
+            about = [run.seed, run.state, run.reason, run.seconds]
+            values = [run.overrides.get(key, "") for key in keys]
+            metrics = [run.metrics.get(name, "") for name in names]
+            writer.writerow([run.folder.relative_to(path.parent), *values, *about, *metrics])

@@ -1,0 +1,140 @@
+"""What tasks that learn from images share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from pydantic import model_validator
+
+from dvae.data.options import ImageDataOptions
+from dvae.data.sources import SOURCES, AnyImageData
+from dvae.errors import UserError
+from dvae.likelihoods import AnyLikelihood
+from dvae.likelihoods.bernoulli_options import BernoulliOptions
+from dvae.options import Size, parse
+from dvae.tasks.base import Module, Task
+from dvae.tasks.options import EvaluateConfig, FromCheckpointConfig
+from dvae.training.config import RunConfig, StoredConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dvae.data.module import ImageDataModule
+
+__all__ = ["ImageRunConfig", "ImageTask", "StoredImageConfig", "first_images"]
+
+_EVAL_BATCH_SIZE = 100
+
+
+class StoredImageConfig(StoredConfig):
+    """What a checkpoint of a model of images needs."""
+
+    data: AnyImageData
+    # Checkpoints from before there were other likelihoods do not name theirs.
+    likelihood: AnyLikelihood = BernoulliOptions()
+
+
+class ImageRunConfig(StoredImageConfig, RunConfig):
+    """What runs on images share.
+
+    Attributes:
+        test_samples: Samples of the importance-weighted bound in the final test; 0 leaves it out.
+    """
+
+    test_samples: Size = 100
+
+    @model_validator(mode="after")
+    def _check_early_stopping(self) -> Self:
+        if self.callbacks.early_stopping is not None and self.data.validation == 0:
+            raise UserError(
+                "callbacks.early_stopping: expected null with data.validation=0, where there is "
+                "nothing to select by but the test images, found "
+                f"{self.callbacks.early_stopping}"
+            )
+        return self
+
+
+StoredImages = TypeVar("StoredImages", bound=StoredImageConfig)
+ImageRun = TypeVar("ImageRun", bound=ImageRunConfig)
+
+
+class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
+    """A task whose data are the images of a source.
+
+    Attributes:
+        sources: The sources that it can take, by name.
+    """
+
+    sources: Mapping[str, type[ImageDataOptions]] = SOURCES
+    options = frozenset(
+        {
+            "data.name",
+            "data.binarization",
+            "data.validation",
+            "relaxed_temperature",
+            "num_samples",
+            "batch_size",
+            "max_decodes",
+            "split",
+        }
+    )
+
+    def data(self, config: ImageRun) -> ImageDataModule:
+        """The images of a run."""
+        trainer = config.trainer
+        return config.data.build(
+            config.paths.data_dir,
+            config.seed,
+            steps_per_call=trainer.steps_per_call,
+            limit_train_batches=trainer.limit_train_batches,
+            limit_eval_batches=trainer.limit_eval_batches,
+        )
+
+    def stored_data(self, stored: StoredImages, config: FromCheckpointConfig) -> ImageDataModule:
+        """The images of the checkpoint's source, or of another one with images of its shape.
+
+        Raises:
+            UserError: If the other source does not fit.
+        """
+        changed = config.data.model_dump(exclude_none=True)
+        if isinstance(config, EvaluateConfig):
+            changed["eval_batch_size"] = config.batch_size or _EVAL_BATCH_SIZE
+        values = stored.data.model_dump() | changed
+        kind, shape = self.check_source(values["name"], stored), stored.data.image_shape
+        options = parse(kind, {key: values[key] for key in kind.model_fields if key in values})
+        if options.image_shape != shape:
+            raise UserError(
+                f"data.name: expected images of shape {shape}, as the checkpoint's, found "
+                f"{options.image_shape} with {options.name}"
+            )
+        return options.build(config.data_dir, stored.seed)
+
+    def check_source(self, name: str, stored: StoredImages) -> type[ImageDataOptions]:
+        """The options of a source that a checkpoint is used with.
+
+        Raises:
+            UserError: If the task cannot take it.
+        """
+        return self.sources[name]
+
+
+def first_images(data: ImageDataModule, split: str, count: int, images_each: int = 1) -> Tensor:
+    """The first images of a split, uint8 (M, C, H, W).
+
+    Args:
+        data: The images.
+        split: Which of their splits.
+        count: How many pictures are asked for.
+        images_each: Images that a picture needs.
+
+    Raises:
+        UserError: If there are not so many.
+    """
+    images, needed = data.images(split), count * images_each
+    if needed > len(images):
+        raise UserError(
+            f"num_images: expected at most the {len(images)} images of the split {split}, "
+            f"found {count}" + (" pairs" if images_each > 1 else "")
+        )
+    return images[:needed]

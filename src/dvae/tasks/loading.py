@@ -1,0 +1,48 @@
+"""Checkpoints → models."""
+
+from pathlib import Path
+
+import torch
+
+from dvae.errors import UserError
+from dvae.options import parse
+from dvae.tasks import find_task
+from dvae.training.checkpoints import check_weights, load_checkpoint
+from dvae.training.config import StoredConfig
+from dvae.training.migrations import migrate
+from dvae.training.module import TaskModule
+
+__all__ = ["load_module"]
+
+
+def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:
+    """Builds the model of a checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        The module with its weights, and what it was trained with: the `stored` part of its task's
+        configuration.
+
+    Raises:
+        UserError: If the file cannot be read, or its weights do not fit its configuration.
+    """
+    content = load_checkpoint(path)
+    try:
+        values = migrate(content["config"])
+        task = find_task(values["task"])
+        fields = task.stored.model_fields
+        config = parse(task.stored, {key: values[key] for key in fields if key in values})
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
+    # Sizes are compared before there is memory to fill.
+    try:
+        with torch.device("meta"):
+            expected = task.restore(config)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"checkpoint: {path} holds sizes that no model can have") from error
+    check_weights(content["state_dict"], expected, path, "checkpoint")
+    module = task.restore(config)
+    module.load_state_dict(content["state_dict"])
+    return module.eval(), config

@@ -1,0 +1,54 @@
+"""What can be asked of a trained model: the configurations of scripts that read a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dvae.data.options import Binarization
+from dvae.data.sources import SOURCES
+from dvae.options import Count, Device, Options, PathName, Positive, Seed, Size, Split, one_of
+
+__all__ = ["DataOverride", "EvaluateConfig", "FromCheckpointConfig", "SampleConfig"]
+
+
+class DataOverride(Options):
+    """Data keys that take the place of a checkpoint's own where they are not null."""
+
+    name: Annotated[str, one_of(SOURCES)] | None = None
+    binarization: Binarization | None = None
+    validation: Size | None = None
+
+
+class FromCheckpointConfig(Options):
+    """What all scripts share that read a checkpoint; null leaves a choice to the task."""
+
+    checkpoint: PathName
+    data: DataOverride
+    data_dir: PathName
+    device: Device = "auto"
+    relaxed_temperature: Positive | None = None
+    seed: Seed = 0
+
+
+class EvaluateConfig(FromCheckpointConfig):
+    """See `dvae.commands.evaluate.evaluate`."""
+
+    split: Split = "test"
+    num_samples: Size | None = None
+    num_episodes: Annotated[int, Field(ge=2)] | None = None
+    batch_size: Count | None = None
+    max_decodes: Count | None = None
+    output: PathName | None = None
+    progress_bar: bool = True
+
+
+class SampleConfig(FromCheckpointConfig):
+    """See `dvae.commands.sample.sample`."""
+
+    what: str | None = None
+    num_images: Count | None = None
+    num_steps: Annotated[int, Field(ge=2)] | None = None
+    split: Split | None = None
+    output_dir: PathName | None = None

@@ -1,0 +1,90 @@
+"""The configuration of a VAE."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+
+from dvae.errors import UserError
+from dvae.models import AnyObjective
+from dvae.networks import AnyNetwork
+from dvae.options import MAX_ENUMERATION
+from dvae.priors import AnyPrior
+from dvae.schedules import Schedule
+from dvae.tasks.images import ImageRunConfig, StoredImageConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dvae.models.vae import VAE
+
+__all__ = ["StoredVAEConfig", "VAEConfig"]
+
+
+class StoredVAEConfig(StoredImageConfig):
+    """What a checkpoint of a VAE needs."""
+
+    task: Literal["vae"]
+    model: AnyNetwork
+    prior: AnyPrior
+
+    @model_validator(mode="after")
+    def _check_images(self) -> Self:
+        self.model.check_images(self.data.image_shape)
+        return self
+
+    def build_model(self, pixel_mean: Tensor | None = None) -> VAE:
+        """The model.
+
+        Args:
+            pixel_mean: Mean training image, (C, H, W) in [0, 1]; may be left out where a checkpoint
+                is loaded after.
+        """
+        import torch
+
+        from dvae.models.vae import VAE
+
+        shape, likelihood = self.data.image_shape, self.likelihood.build()
+        vae = VAE(
+            self.model.build_encoder(shape),
+            self.model.build_decoder(shape, likelihood.channels(shape[0])),
+            self.build_layer(),
+            self.prior.build(self.model.grid(shape), self.model.num_categories),
+            likelihood,
+            torch.full(shape, 0.5) if pixel_mean is None else pixel_mean,
+            base_rates=self.model.base_rates,
+        )
+        # The layout in which convolutions are fastest; nothing else has four axes.
+        return vae.to(memory_format=torch.channels_last)
+
+
+class VAEConfig(StoredVAEConfig, ImageRunConfig):
+    """Everything that a run of a VAE is made of."""
+
+    measures_gradient = True
+
+    objective: AnyObjective
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Self:
+        self.objective.check_estimator(self.estimator)
+        return self
+
+    @model_validator(mode="after")
+    def _check_enumeration(self) -> Self:
+        count = math.prod(self.model.grid(self.data.image_shape))
+        categories = self.model.num_categories
+        many = categories**count > MAX_ENUMERATION or self.objective.num_samples > 1
+        if self.estimator.enumerates and many:
+            raise UserError(
+                f"estimator={self.estimator.name}: expected at most {MAX_ENUMERATION:,} codes and "
+                f"objective.num_samples=1, found {categories}^{count} codes and "
+                f"{self.objective.num_samples}"
+            )
+        return self
+
+    def schedules(self, total_steps: int) -> dict[str, Schedule]:
+        """β besides; see `RunConfig.schedules`."""
+        return super().schedules(total_steps) | {"beta": self.objective.beta_schedule(total_steps)}

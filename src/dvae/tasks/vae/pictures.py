@@ -1,0 +1,114 @@
+"""A VAE → pictures, and the codes behind them."""
+
+import torch
+from torch import Generator, Tensor
+
+from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.models.vae import VAE
+from dvae.training.pictures import picture_grid
+
+__all__ = [
+    "interpolation_codes",
+    "posterior_codes",
+    "reconstructions",
+    "render",
+    "samples",
+    "traversal_codes",
+]
+
+_COLUMNS = 16
+
+
+@torch.no_grad()
+def posterior_codes(vae: VAE, images: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draws a code from q(z|x) for each image: (B, C, H, W) → (B, N)."""
+    logits = vae.encode(images)
+    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
+    return (logits + noise).argmax(-1)
+
+
+@torch.no_grad()
+def reconstructions(
+    vae: VAE, images: Tensor, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A grid with rows of inputs, their one-hot and their relaxed reconstructions in turn.
+
+    Both reconstructions share their noise; they differ by the relaxation alone.
+
+    Args:
+        vae: The model.
+        images: (B, C, H, W).
+        generator: Source of the noise.
+
+    Returns:
+        The grid, and the codes of the one-hot reconstructions, (B, N).
+    """
+    logits = vae.encode(images)
+    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
+    codes = (logits + noise).argmax(-1)
+    hard = one_hot(codes, vae.num_categories, logits.dtype)
+    relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+    mean, rows, columns = vae.likelihood.mean, [], min(_COLUMNS, len(images))
+    for part in torch.arange(len(images), device=images.device).split(columns):
+        # A short last row is filled up, so that the rows keep their order.
+        blank = images.new_ones(columns - len(part), *images.shape[1:])
+        for drawn in (
+            images[part],
+            mean(vae.decode(hard[part])),
+            mean(vae.decode(relaxed[part])),
+        ):
+            rows += [drawn.float(), blank]
+    return picture_grid(torch.cat(rows), columns), codes
+
+
+@torch.no_grad()
+def render(vae: VAE, codes: Tensor, columns: int) -> Tensor:
+    """A grid of the mean images of codes (..., N), row by row."""
+    images = vae.likelihood.mean(vae.decode_codes(codes.flatten(0, -2)))
+    return picture_grid(images.float(), columns)
+
+
+@torch.no_grad()
+def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N)."""
+    codes = vae.prior.sample(num_images, generator=generator)
+    return render(vae, codes, columns=max(1, round(num_images**0.5))), codes
+
+
+def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
+    """Steps each latent through its categories, the others held.
+
+    Args:
+        codes: (B, N).
+        num_categories: K.
+
+    Returns:
+        (B, N, K, N): for image b, latent n and category k the code with z_n = k.
+    """
+    num_latents = codes.shape[-1]
+    steps = codes[:, None, None].repeat(1, num_latents, num_categories, 1)
+    categories = torch.arange(num_categories, device=codes.device)
+    for n in range(num_latents):
+        steps[:, n, :, n] = categories
+    return steps
+
+
+def interpolation_codes(
+    start: Tensor, end: Tensor, num_steps: int, generator: Generator | None = None
+) -> Tensor:
+    """A path between codes on which ever more latents take the value of the end.
+
+    Args:
+        start: (B, N).
+        end: (B, N).
+        num_steps: Codes on the path, both ends included; at least 2.
+        generator: Source of the order in which latents change.
+
+    Returns:
+        (B, num_steps, N).
+    """
+    order = torch.rand(start.shape, generator=generator, device=start.device).argsort(-1)
+    position = order.argsort(-1).unsqueeze(1)
+    share = torch.linspace(0, 1, num_steps, device=start.device)
+    changed = position < (share * start.shape[-1]).round().unsqueeze(-1)
+    return torch.where(changed, end.unsqueeze(1), start.unsqueeze(1))

@@ -1,0 +1,117 @@
+"""The configuration of a run: what all tasks share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from dvae.errors import UserError
+from dvae.estimators import AnyEstimator
+from dvae.options import Options, PathName, Seed
+from dvae.schedules import Schedule
+from dvae.training import OPTIMIZERS, AnyOptimizer, AnyTemperature
+from dvae.training.options import CallbackOptions, PathOptions, TrainerOptions
+from dvae.training.temperatures_options import NoTemperature
+
+if TYPE_CHECKING:
+    from dvae.layers import CategoricalLayer
+    from dvae.training.settings import Training
+
+__all__ = ["RunConfig", "StoredConfig"]
+
+
+class StoredConfig(Options):
+    """What a checkpoint of any task needs of the configuration that it was trained with."""
+
+    task: str
+    estimator: AnyEstimator
+    temperature: AnyTemperature
+    seed: Seed = 0
+
+    def build_layer(self) -> CategoricalLayer:
+        """A layer that draws codes, with an estimator of its own."""
+        from dvae.layers import CategoricalLayer
+
+        return CategoricalLayer(self.temperature.start, self.estimator.build())
+
+
+class RunConfig(StoredConfig):
+    """What all runs are made of; each task has a configuration of its own with more.
+
+    Attributes:
+        measures_gradient: Whether `callbacks.gradient_snr` can be measured in runs of the task.
+    """
+
+    measures_gradient: ClassVar[bool] = False
+
+    optimizer: AnyOptimizer
+    trainer: TrainerOptions
+    callbacks: CallbackOptions
+    paths: PathOptions
+    precision: Literal[16, 32, 64, "bf16"] = 32
+    compile: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    resume: PathName | None = None
+
+    def schedules(self, total_steps: int) -> dict[str, Schedule]:
+        """What changes with the step in a run of so many, by name."""
+        temperature = self.temperature.schedule(total_steps)
+        schedules = {} if temperature is None else {"temperature": temperature}
+        return schedules | {"learning_rate": self.optimizer.learning_rate(total_steps)}
+
+    def build_training(self, total_steps: int) -> Training:
+        """How a module is trained over so many steps."""
+        from dvae.training.settings import Training
+
+        return Training(
+            optimizer=self.optimizer.build,
+            learning_rate=self.optimizer.learning_rate(total_steps),
+            temperature=self.temperature.schedule(total_steps),
+            gradient_clip=self.trainer.gradient_clip,
+            seed=self.seed,
+            log_every=self.trainer.log_every,
+            skip_nonfinite=self.on_nonfinite == "skip",
+        )
+
+    @model_validator(mode="after")
+    def _check_temperature(self) -> Self:
+        name, without = self.estimator.name, not self.estimator.uses_temperature
+        if without == isinstance(self.temperature, NoTemperature):
+            return self
+        raise UserError(
+            f"temperature: expected none with estimator={name}, which has no temperature, found "
+            f"{self.temperature.name}; give temperature=none"
+            if without
+            else f"temperature: expected a schedule with estimator={name}, found none"
+        )
+
+    @model_validator(mode="after")
+    def _check_clipping(self) -> Self:
+        # Fused optimizers unscale gradients within their step: before it, their norm is another.
+        if self.precision == 16 and self.trainer.gradient_clip and self.optimizer.fused:
+            others = " or ".join(name for name, kind in OPTIMIZERS.items() if not kind.fused)
+            raise UserError(
+                f"trainer.gradient_clip: expected 0.0 with precision=16 and "
+                f"optimizer={self.optimizer.name}, found {self.trainer.gradient_clip}; "
+                f"precision=bf16 or optimizer={others} can clip"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> Self:
+        if self.trainer.validate_every > self.trainer.max_epochs:
+            raise UserError(
+                "trainer.validate_every: expected at most trainer.max_epochs="
+                f"{self.trainer.max_epochs}, found {self.trainer.validate_every}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gradient_noise(self) -> Self:
+        if self.callbacks.gradient_snr is not None and not self.measures_gradient:
+            raise UserError(
+                f"callbacks.gradient_snr: expected null with task={self.task}, "
+                f"found {self.callbacks.gradient_snr}"
+            )
+        return self

@@ -1,0 +1,122 @@
+"""What the options of every optimizer and temperature declare, and those of the trainer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dvae.options import Count, Limit, NonNegative, Options, PathName, Positive, Steps
+from dvae.schedules import Schedule, WarmupCosine, resolve_steps
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+__all__ = [
+    "CallbackOptions",
+    "OptimizerOptions",
+    "PathOptions",
+    "TemperatureOptions",
+    "TrainerOptions",
+]
+
+
+class TemperatureOptions(Options):
+    """The options of a temperature schedule.
+
+    Attributes:
+        name: Its name in configurations.
+    """
+
+    name: str = ""
+
+    @property
+    def start(self) -> float:
+        """τ before training."""
+        return 1.0
+
+    @abstractmethod
+    def schedule(self, total_steps: int) -> Schedule | None:
+        """τ at each step of a run of so many; None where there is no temperature."""
+
+
+class OptimizerOptions(Options):
+    """The options of an optimizer.
+
+    Attributes:
+        name: Its name in configurations.
+        lr: Learning rate after the warm-up.
+        weight_decay: For matrices and kernels only.
+        schedule: Whether the learning rate then falls to 0 along a half cosine, or stays.
+        warmup: Steps of linear rise.
+        fused: Whether all parameters are updated in one call, which also unscales gradients.
+    """
+
+    fused: ClassVar[bool] = True
+
+    name: str = ""
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Steps = 0.05
+
+    def learning_rate(self, total_steps: int) -> Schedule:
+        """The learning rate at each step of a run of so many."""
+        warmup = resolve_steps(self.warmup, total_steps)
+        final = 0.0 if self.schedule == "cosine" else self.lr
+        return WarmupCosine(self.lr, warmup, total_steps, final)
+
+    @abstractmethod
+    def build(self, model: nn.Module) -> Optimizer:
+        """The optimizer of a model's parameters."""
+
+
+class TrainerOptions(Options):
+    """See `pytorch_lightning.Trainer`.
+
+    Attributes:
+        accelerator: "auto" takes a GPU where there is one.
+        devices: Processes of one run; "auto" takes all devices.
+        max_epochs: Epochs.
+        gradient_clip: Largest norm of the gradient; 0 clips nothing.
+        log_every: Steps between two entries of the training curves.
+        steps_per_call: Optimizer steps between two turns of Lightning's own machinery.
+        save_every: Seconds between two saves of the last checkpoint within an epoch.
+        validate_every: Epochs between two validations.
+        limit_train_batches: Training batches of an epoch.
+        limit_eval_batches: Batches of a validation or test.
+        progress_bar: Whether a bar is shown.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Count | Literal["auto"] = 1
+    max_epochs: Count = 20
+    gradient_clip: NonNegative = 0.0
+    log_every: Count = 50
+    steps_per_call: Count = 10
+    save_every: NonNegative = 60.0
+    validate_every: Count = 1
+    limit_train_batches: Limit = 1.0
+    limit_eval_batches: Limit = 1.0
+    progress_bar: bool = True
+
+
+class CallbackOptions(Options):
+    """What is watched while a model trains: see `dvae.training.callbacks`.
+
+    Attributes:
+        pictures: Whether pictures are written at each validation.
+        early_stopping: Validations without a better one after which the run ends.
+        gradient_snr: Steps between two measurements of the gradient's signal-to-noise ratio.
+    """
+
+    pictures: bool = True
+    early_stopping: Count | None = None
+    gradient_snr: Count | None = None
+
+
+class PathOptions(Options):
+    """Where data lie and where a run writes."""
+
+    data_dir: PathName
+    output_dir: PathName

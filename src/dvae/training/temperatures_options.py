@@ -1,0 +1,114 @@
+"""Options of the temperature's schedules, whose formulas stand in `dvae.schedules`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from dvae.errors import UserError
+from dvae.options import Count, NonNegative, Positive, Steps
+from dvae.schedules import Constant, Cosine, Exponential, Linear, Schedule, resolve_steps
+from dvae.training.options import TemperatureOptions
+
+__all__ = [
+    "ConstantTemperature",
+    "CosineTemperature",
+    "ExponentialTemperature",
+    "LinearTemperature",
+    "NoTemperature",
+]
+
+
+class NoTemperature(TemperatureOptions):
+    """For estimators that have no temperature."""
+
+    name: Literal["none"] = "none"
+
+    def schedule(self, total_steps: int) -> None:
+        """None."""
+
+
+class _Temperature(TemperatureOptions):
+    initial: Positive = 1.0
+
+    @property
+    def start(self) -> float:
+        """The initial temperature."""
+        return self.initial
+
+
+class ConstantTemperature(_Temperature):
+    """The initial temperature throughout."""
+
+    name: Literal["constant"] = "constant"
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """The schedule; see `TemperatureOptions.schedule`."""
+        return Constant(self.initial)
+
+
+class _Annealed(_Temperature):
+    """A temperature that falls from its initial value to a minimum."""
+
+    minimum: Positive = 0.2
+    update_every: Count = 1
+
+    @model_validator(mode="after")
+    def _check_minimum(self) -> Self:
+        if self.minimum > self.initial:
+            raise UserError(
+                f"temperature.minimum: expected at most temperature.initial={self.initial}, "
+                f"found {self.minimum}"
+            )
+        return self
+
+
+class ExponentialTemperature(_Annealed):
+    """See `dvae.schedules.Exponential`: decay by a rate per step, or over a number of steps."""
+
+    name: Literal["exponential"] = "exponential"
+    rate: NonNegative | None = None
+    steps: Steps | None = 1.0
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if (self.rate is None) == (self.steps is None):
+            raise UserError(
+                "temperature.rate, temperature.steps: expected one of them and null for the "
+                f"other, found {self.rate} and {self.steps}"
+            )
+        return self
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """The schedule; see `TemperatureOptions.schedule`."""
+        if self.rate is not None:
+            return Exponential(self.initial, self.minimum, self.update_every, float(self.rate))
+        steps = resolve_steps(self.steps or 0, total_steps)
+        return Exponential.over(self.initial, self.minimum, steps, self.update_every)
+
+
+class _Ramp(_Annealed):
+    steps: Steps = 1.0
+
+
+class LinearTemperature(_Ramp):
+    """See `dvae.schedules.Linear`."""
+
+    name: Literal["linear"] = "linear"
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """The schedule; see `TemperatureOptions.schedule`."""
+        steps = resolve_steps(self.steps, total_steps)
+        return Linear(self.initial, self.minimum, self.update_every, steps)
+
+
+class CosineTemperature(_Ramp):
+    """See `dvae.schedules.Cosine`."""
+
+    name: Literal["cosine"] = "cosine"
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """The schedule; see `TemperatureOptions.schedule`."""
+        steps = resolve_steps(self.steps, total_steps)
+        return Cosine(self.initial, self.minimum, self.update_every, steps)

@@ -1,0 +1,319 @@
+import gzip
+import hashlib
+import shutil
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from dvae.data.binarize import binarize, redraw, to_unit
+from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
+from dvae.data.sources import SOURCES
+from dvae.data.sources.bundled import MNIST_MD5, unpack_mnist
+from dvae.errors import UserError
+
+
+def _load(name, root, train):
+    return SOURCES[name]().build_source(root).load(train)
+
+
+def _md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_bundled_files_are_mnist(data_dir):
+    unpack_mnist(data_dir)
+    folder = data_dir / "MNIST" / "raw"
+    assert {path.name: _md5(path) for path in folder.iterdir()} == MNIST_MD5
+    test = _load("mnist", data_dir, False)
+    assert test.shape == (10_000, 1, 28, 28)
+    assert test.dtype == torch.uint8
+    assert torch.equal(test[:, 0], datasets.MNIST(data_dir, train=False).data)
+
+
+def test_unpacking_again_changes_nothing(data_dir):
+    unpack_mnist(data_dir)
+    before = {p: p.stat().st_mtime_ns for p in (data_dir / "MNIST" / "raw").iterdir()}
+    unpack_mnist(data_dir)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_broken_files_are_named_and_left_alone(tmp_path):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    broken = folder / "train-images-idx3-ubyte"
+    broken.write_bytes(b"truncated")
+    with pytest.raises(UserError, match=f"{broken}: expected MNIST with md5 6bbc.*, found"):
+        _load("mnist", tmp_path, True)
+    assert broken.read_bytes() == b"truncated"
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"paths.data_dir: expected a folder .* found .*file"):
+        unpack_mnist(tmp_path / "file")
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    """MNIST's test files under the names that other data sets use."""
+
+    def make(name, renamed):
+        folder = tmp_path / name / "raw"
+        folder.mkdir(parents=True)
+        for old, new in renamed.items():
+            packed = files("dvae").joinpath(f"data/mnist/{old}.gz").read_bytes()
+            (folder / new).write_bytes(gzip.decompress(packed))
+        return tmp_path
+
+    return make
+
+
+TEST_FILES = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_idx_data_sets(idx_folder, name, folder):
+    names = {old: old for old in TEST_FILES} | {"t10k-images-idx3-ubyte": "t10k-images-idx3-ubyte"}
+    root = idx_folder(folder, names)
+    for kind in ("images-idx3", "labels-idx1"):
+        shutil.copy(
+            root / folder / "raw" / f"t10k-{kind}-ubyte",
+            root / folder / "raw" / f"train-{kind}-ubyte",
+        )
+    assert _load(name, root, True).shape == (10_000, 1, 28, 28)
+
+
+def test_emnist_is_turned_upright(idx_folder, data_dir):
+    root = idx_folder(
+        "EMNIST", {old: old.replace("t10k", "emnist-balanced-test") for old in TEST_FILES}
+    )
+    upright = _load("mnist", data_dir, False).transpose(2, 3)
+    assert torch.equal(_load("emnist", root, False), upright)
+
+
+def test_omniglot_is_inverted_and_resized(tmp_path, monkeypatch):
+    from PIL import Image
+
+    folder = tmp_path / "omniglot-py" / "images_background" / "Latin" / "character01"
+    folder.mkdir(parents=True)
+    drawing = np.full((105, 105), 255, np.uint8)
+    drawing[30:60, 20:90] = 0
+    for i in range(3):
+        Image.fromarray(drawing).convert("1").save(folder / f"{i}.png")
+    archive = tmp_path / "omniglot-py" / "images_background.zip"
+    archive.write_bytes(b"the zip itself is only checked")
+    monkeypatch.setitem(datasets.Omniglot.zips_md5, "images_background", _md5(archive))
+    images = _load("omniglot", tmp_path, True)
+    assert images.shape == (3, 1, 28, 28)
+    assert images[0, 0, 12, 14] == 255, "ink is bright"
+    assert images[0, 0, 0, 0] == 0
+    assert images.float().mean() == pytest.approx((255 - drawing).mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist", "omniglot"])
+def test_offline_says_which_files_to_put_where(tmp_path, monkeypatch, name):
+    def offline(*args, **options):
+        raise OSError("no route to host")
+
+    for module in ("mnist", "omniglot"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", offline)
+    with pytest.raises(UserError) as caught:
+        _load(name, tmp_path, True)
+    message = str(caught.value)
+    files = SOURCES[name]().build_source(tmp_path).files
+    assert message.startswith(f"data={name}: expected the files {files} in {tmp_path}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("draw", [lambda *args: to_unit(binarize(*args)), redraw])
+def test_binarization_has_the_right_frequencies(draw):
+    values = torch.arange(256, dtype=torch.uint8).repeat(20_000, 1)
+    drawn = draw(values, torch.Generator().manual_seed(0))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    p = torch.arange(256).double() / 255
+    frequency = drawn.double().mean(0)
+    assert frequency[0] == 0
+    assert frequency[255] == 1
+    z = (frequency - p)[1:-1] / (p * (1 - p) / 20_000).sqrt()[1:-1]
+    assert z.abs().max() < 4.8  # 254 frequencies: a false alarm once in 2,500 seeds
+    biased = (frequency * 0.98 - p)[1:-1] / (p * (1 - p) / 20_000).sqrt()[1:-1]
+    assert biased.abs().max() > 4.8
+
+
+def _images(n):
+    return torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 28, 28)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = BatchOrder(20, 4, seed=seed, shuffle=True)
+        sampler.set_epoch(epoch)
+        return torch.cat(list(sampler)).tolist()
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+    assert sorted(order(0, 3)) == list(range(20))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_an_epoch_without_overlap(shuffle, world_size):
+    samplers = [
+        BatchOrder(20, 3, shuffle=shuffle, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    batches = [list(sampler) for sampler in samplers]
+    assert [len(b) for b in batches] == [len(s) for s in samplers]
+    seen = torch.cat([torch.cat(b) for b in batches]).tolist()
+    assert len(seen) == len(set(seen))
+    if shuffle:
+        assert len({len(b) for b in batches}) == 1
+        assert {len(i) for b in batches for i in b} == {3}
+    else:
+        assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1.0, 5), (0.5, 2), (0.01, 1), (3, 3), (100, 5), (1, 1)]
+)
+def test_an_epoch_can_be_limited(limit, expected):
+    order = BatchOrder(20, 4, limit=limit)
+    assert len(order) == len(list(order)) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+def test_groups_hold_the_same_batches(size):
+    loader = ImageLoader(_images(20), BatchOrder(20, 4, shuffle=True), dynamic=True)
+    groups = BatchGroups(loader, size)
+    lists = list(groups)
+    assert len(lists) == len(groups) == -(-5 // size)
+    assert {len(group) for group in lists[:-1]} <= {size}
+    batches = [batch for group in lists for batch in group]
+    assert groups.num_batches == len(batches) == 5
+    for one, other in zip(batches, loader, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.indices, other.indices)
+
+
+def test_loader_pairs_images_with_their_indices():
+    loader = ImageLoader(_images(10), BatchOrder(10, 4, shuffle=True))
+    for images, indices in loader:
+        assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), indices)
+        assert images.dtype == torch.float32
+
+
+def _epoch(module, epoch, batches=2):
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([group[0].images for group, _ in zip(loader, range(batches), strict=False)])
+
+
+def test_splits_follow_the_order_of_the_file(mnist, data_dir):
+    module = mnist(binarization="none")
+    training = _load("mnist", data_dir, True)
+    assert torch.equal(module.images("train"), training[:50_000])
+    assert torch.equal(module.images("val"), training[50_000:])
+    assert torch.equal(module.images("test"), _load("mnist", data_dir, False))
+    assert module.steps_per_epoch() == 50_000 // 128
+
+
+def test_validation_zero_trains_on_all(mnist):
+    module = mnist(binarization="none", validation=0)
+    assert len(module.images("train")) == 60_000
+    assert torch.equal(module.images("val"), module.images("test"))
+
+
+def test_dynamic_binarization_draws_anew_and_repeats_by_seed(mnist):
+    module = mnist(binarization="dynamic", seed=5)
+    first, again = _epoch(module, 0), _epoch(mnist(binarization="dynamic", seed=5), 0)
+    assert torch.equal(first, again)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first, _epoch(module, 1))
+    sampler = BatchOrder(256, 128, shuffle=False)
+    loader = ImageLoader(module.images("train")[:256], sampler, dynamic=True)
+    one = torch.cat([batch.images for batch in loader])
+    sampler.set_epoch(1)
+    two = torch.cat([batch.images for batch in loader])
+    assert not torch.equal(one, two), "the same images in the same order are drawn anew"
+    assert torch.equal(one == 1, one > 0)
+
+
+@pytest.mark.parametrize("binarization", ["dynamic", "fixed"])
+def test_evaluation_images_are_the_same_in_every_run(mnist, binarization):
+    first, second = (
+        mnist(binarization=binarization, seed=1),
+        mnist(binarization=binarization, seed=2),
+    )
+    for split in ("val", "test"):
+        assert torch.equal(first.images(split), second.images(split))
+        assert set(first.images(split).unique().tolist()) == {0, 255}
+
+
+def test_dynamic_and_fixed_share_their_evaluation_images(mnist):
+    dynamic, fixed = mnist(binarization="dynamic"), mnist(binarization="fixed")
+    assert torch.equal(dynamic.images("test"), fixed.images("test"))
+    assert not torch.equal(dynamic.images("train"), fixed.images("train"))
+
+
+def test_fixed_binarization_never_changes(mnist):
+    module = mnist(binarization="fixed")
+    [batch] = next(iter(module.train_dataloader()))
+    assert torch.equal(batch.images, to_unit(module.images("train")[batch.indices]))
+
+
+def test_grey_pixels_are_soft_targets(mnist):
+    [batch] = next(iter(mnist(binarization="none").train_dataloader()))
+    assert len(batch.images.unique()) > 100
+    assert 0 <= batch.images.min() < batch.images.max() <= 1
+
+
+def test_pixel_mean(mnist):
+    module = mnist(binarization="none")
+    expected = module.images("train").double().mean(0) / 255
+    assert torch.allclose(module.pixel_mean().double(), expected, atol=1e-5)
+
+
+def test_published_binarization_is_read_where_it_lies(tmp_path, mnist):
+    source = SOURCES["mnist"]().build_source(tmp_path)
+    assert source.read_binarized("test") is None
+    bits = np.random.default_rng(0).integers(0, 2, (3, 784))
+    rows = "\n".join(" ".join(map(str, row)) for row in bits)
+    (tmp_path / "binarized_mnist_test.amat").write_text(rows + "\n")
+    images = source.read_binarized("test")
+    assert torch.equal(images.flatten(1), torch.from_numpy(bits).to(torch.uint8) * 255)
+    module = mnist(root=tmp_path, binarization="fixed")
+    with pytest.raises(UserError, match="expected 10000 images .*found 3"):
+        module.images("test")
+    for broken in ("0 1 2", "0 1", "hello", ""):
+        (tmp_path / "binarized_mnist_test.amat").write_text(broken)
+        with pytest.raises(UserError, match="expected rows of 784 digits 0 or 1"):
+            source.read_binarized("test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": 60_000}, "data.validation: expected fewer than the 60000"),
+        ({"batch_size": 50_001}, "data.batch_size: expected at most the 50000"),
+    ],
+)
+def test_impossible_options(mnist, options, message):
+    with pytest.raises(UserError, match=message):
+        mnist(**options).steps_per_epoch()
+
+
+@pytest.mark.parametrize("size", [32, [20, 36]])
+def test_images_are_brought_to_any_size(mnist, size):
+    module = mnist(size=size, binarization="none")
+    height, width = [size] * 2 if isinstance(size, int) else size
+    for split in ("train", "val", "test"):
+        assert module.images(split).shape[1:] == (1, height, width)
+    assert module.pixel_mean().shape == (1, height, width)
+    # Brightness stays what it was.
+    usual = mnist(binarization="none").pixel_mean().mean()
+    assert module.pixel_mean().mean().item() == pytest.approx(usual.item(), rel=0.02)

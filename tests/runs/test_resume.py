@@ -1,0 +1,213 @@
+"""A run that was cut off goes on to the very numbers that it would have had."""
+
+import json
+import math
+import multiprocessing
+import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from torch.utils._pytree import tree_flatten_with_path
+
+from dvae.commands.checking import check
+from dvae.commands.cli import _survive, compose
+from dvae.commands.train import train
+from dvae.errors import BusyError, UserError
+from dvae.files import lock_folder
+from dvae.runs.folder import record, run_in_folder
+from dvae.runs.resume import resumed
+from dvae.training.config import RunConfig
+from dvae.training.resilience import BestCheckpoint, Patience
+
+KILLS = 20
+SMALL = [
+    "trainer.progress_bar=false",
+    "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=25",
+    "trainer.limit_eval_batches=1",
+    "trainer.max_epochs=4",
+    "trainer.steps_per_call=3",
+    "trainer.log_every=5",
+    "data.eval_batch_size=100",
+    "model.num_latents=3",
+    "callbacks=none",
+    "test_samples=2",
+]
+KINDS = {
+    "default": ["model.hidden=[16]", "model.normalization=batch"],
+    "reinforce": ["estimator=reinforce", "temperature=none", "model.hidden=[16]"],
+    "momentum": ["optimizer=sgd", "objective=vimco", "data.binarization=fixed", "prior=learned"],
+    "sparse": ["model.hidden=[16]", "trainer.validate_every=3", "precision=bf16"],
+    "early": ["model.hidden=[16]", "callbacks.early_stopping=1", "optimizer.lr=0.3"],
+}
+
+# Processes that are forked from one that has imported everything start at once.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["dvae.commands.train", "dvae.commands.cli"])
+
+
+def _config(folder, data_dir, *overrides):
+    own = [f"paths.data_dir={data_dir}", f"paths.output_dir={folder}"]
+    return check(RunConfig, compose("train", [*SMALL, *own, *overrides]))
+
+
+def _run(folder, data_dir, overrides):
+    from dvae.commands.train import train
+
+    torch.set_num_threads(1)
+    run_in_folder(_config(folder, data_dir, *overrides), train)
+
+
+def _start(*arguments):
+    process = processes.Process(target=_run, args=arguments)
+    process.start()
+    return process
+
+
+def _end(folder):
+    """Everything that a run ends with."""
+    last, best = (
+        torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("last", "best")
+    )
+    states = [
+        {k: c[k] for k in ("state_dict", "optimizer_states", "callbacks")} for c in (last, best)
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {**dict(tree_flatten_with_path(states)[0]), **metrics, "steps": last["global_step"]}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data_dir):
+    """The end of a run of each kind that nothing disturbs, and the seconds that it took."""
+    ends = {}
+    for kind, overrides in KINDS.items():
+        folder = tmp_path_factory.mktemp(kind)
+        start = time.monotonic()
+        process = _start(folder, data_dir, overrides)
+        process.join(300)
+        assert process.exitcode == 0
+        ends[kind] = _end(folder), time.monotonic() - start
+    return ends
+
+
+def test_the_last_checkpoint_knows_the_best(undisturbed):
+    """Cut off right after it was written, a run has to find what was best by then."""
+    for kind, (end, _) in undisturbed.items():
+        scores = [value for key, value in end.items() if str(key).endswith("key='score'))")]
+        assert scores == [end["val/elbo"]] * 2, kind
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, number):
+    kind = list(KINDS)[number % len(KINDS)]
+    expected, seconds = undisturbed[kind]
+    # Every moment is as likely, from the start to the test.
+    moment = random.Random(number).uniform(0, seconds)
+    arguments = (tmp_path, data_dir, [*KINDS[kind], "trainer.save_every=0.01"])
+    process = _start(*arguments)
+    process.join(moment)
+    process.kill()
+    process.join(300)
+    process = _start(*arguments)
+    process.join(300)
+    assert process.exitcode == 0
+    found = _end(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        same = torch.equal if isinstance(value, torch.Tensor) else lambda one, other: one == other
+        assert same(value, found[name]), name
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path):
+    """Hydra keeps the last command, also one that was refused."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
+    (tmp_path / "environment.json").write_text('{"overrides": []}')
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- optimizer.lr=0.1\n")
+    arguments = resumed([f"resume={tmp_path}"], tmp_path)
+    assert [item.partition("=")[0] for item in arguments] == ["hydra.run.dir", "resume"]
+
+
+def test_a_checkpoint_by_itself_is_gone_on_from_in_a_new_folder(tmp_path):
+    (tmp_path / "a.ckpt").touch()
+    arguments = resumed(["seed=1", f"resume={tmp_path / 'a.ckpt'}"], tmp_path)
+    assert arguments == ["seed=1", f"resume='{tmp_path / 'a.ckpt'}'"]
+
+
+@pytest.mark.parametrize("target", ["typo", "."])
+def test_what_is_no_run_is_refused(tmp_path, target):
+    with pytest.raises(UserError, match="resume: expected a run's folder or a checkpoint"):
+        resumed([f"resume={tmp_path / target}"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_resumption_leaves_the_run_as_it_was(tmp_path, data_dir):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+                raise KeyboardInterrupt
+
+    options = ["model.hidden=[8]"]
+    with pytest.raises(SystemExit):
+        train(_config(tmp_path, data_dir, *options), [Stop()])
+    before = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "environment.json")}
+    last = f"resume={tmp_path / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(UserError, match="in the middle of an epoch"):
+        train(_config(tmp_path, data_dir, *options, last, "trainer.limit_train_batches=20"))
+    assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
+
+
+def test_the_patience_is_that_of_the_run():
+    longer = Patience("val/elbo", mode="max", patience=10)
+    ended = EarlyStopping("val/elbo", mode="max", patience=3)
+    ended.wait_count, ended.stopped_epoch = 3, 7
+    longer.load_state_dict(ended.state_dict())
+    assert (longer.patience, longer.wait_count, longer.stopped_epoch) == (10, 3, 0)
+
+
+def test_early_stopping_ends_a_run(tmp_path, data_dir):
+    train(_config(tmp_path, data_dir, *KINDS["early"], "optimizer.lr=1e-9", "trainer.max_epochs=9"))
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] < 9 * 25
+
+
+def test_the_best_checkpoint_of_a_relative_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("run/checkpoints/best.ckpt")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    best = BestCheckpoint(path, "val/elbo")
+    best.load_state_dict({"score": -1.0})
+    # Under which name Lightning writes the next one.
+    assert best.best_model_path == best.format_checkpoint_name({}) == str(path.resolve())
+
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(BusyError, match="no other run writes to"),
+        lock_folder(tmp_path),
+    ):
+        pass
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_second_start_of_a_sweep_leaves_the_running_one_alone(tmp_path, monkeypatch):
+    hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path))
+    monkeypatch.setattr("dvae.commands.cli.HydraConfig", SimpleNamespace(get=lambda: hydra))
+    record(tmp_path)
+    before = (tmp_path / "status.json").read_text()
+    assert math.isnan(_survive(BusyError("another run writes to it")))
+    assert (tmp_path / "status.json").read_text() == before
+    assert math.isnan(_survive(UserError("it cannot be")))
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

@@ -1,0 +1,200 @@
+"""Sweeps end in an answer, chosen by validation."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from dvae.commands.cli import CONFIGS, ROOT
+from dvae.errors import OtherRunError, UserError
+from dvae.runs import plot as sweep_plot
+from dvae.runs.folder import record, run_in_folder
+from dvae.runs.ranking import rank, swept_keys
+from dvae.runs.results import find_runs
+from dvae.runs.summary import command, summarize
+
+
+def _write(folder, overrides, val, *, test=-1.0, state="finished", reason=None):
+    """A run as its folder tells it."""
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
+    error = None if state == "finished" else UserError(reason)
+    record(folder, error, state=state, seconds=2.0)
+    if val is not None:
+        (folder / "metrics.json").write_text(json.dumps({"val/elbo": val, "test/elbo": test}))
+
+
+def _grid(path, **values):
+    """A finished run for each combination of two keys' values, or of one key's."""
+    (x, xs), (y, ys) = [*values.items(), ("trainer.max_epochs", [1])][:2]
+    for a in xs:
+        for b in ys:
+            _write(
+                path / f"{a},{b}",
+                [f"{x.replace('__', '.')}={a}", f"{y.replace('__', '.')}={b}"],
+                -len(f"{a}{b}"),
+            )
+
+
+def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
+    fixed = ["+sweep=temperature", "model.hidden=[8]"]
+    for minimum, values in {"0.1": (-100, -104), "0.3": (-101, -101.5), "0.5": (-90, None)}.items():
+        for seed, val in enumerate(values):
+            # The best on the test set is the worst on validation.
+            state = "failed" if val is None else "finished"
+            overrides = [*fixed, f"temperature.minimum={minimum}", f"seed={seed}"]
+            test = -val if val else 0
+            _write(
+                tmp_path / f"{minimum},{seed}",
+                overrides,
+                val,
+                test=test,
+                state=state,
+                reason="full disk",
+            )
+    settings = summarize(tmp_path)
+    assert [s.values for s in settings] == [
+        {"temperature.minimum": m} for m in ("0.5", "0.3", "0.1")
+    ]
+    assert settings[1].mean("val/elbo") == -101.25
+    assert settings[2].error("val/elbo") == pytest.approx(2.0)
+    assert math.isnan(settings[0].error("val/elbo"))
+    out = capsys.readouterr().out
+    assert "python scripts/train.py 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
+    assert "full disk" in out
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[-1] | {"run": "0.5,1", "seed": "1", "state": "failed", "val/elbo": ""} == rows[-1]
+    assert rows[0]["temperature.minimum"] == "0.1"
+    assert rows[0]["seconds"] == "2.0"
+    assert (tmp_path / "sweep.png").stat().st_size > 0
+
+
+def test_without_validation_images_nothing_is_ranked(tmp_path, capsys):
+    for lr in ("1", "2"):
+        _write(tmp_path / lr, [f"optimizer.lr={lr}"], -1.0)
+        (tmp_path / lr / "metrics.json").write_text(json.dumps({"test/elbo": -float(lr)}))
+    summarize(tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "hence not ranked" in out
+    assert "best run" not in out
+
+
+@pytest.mark.parametrize(
+    ("values", "lines", "maps"),
+    [
+        ({"temperature__minimum": [0.1, 0.3, 0.5], "estimator": ["zgr", "rloo"]}, 2, 0),
+        ({"temperature__minimum": [0.1, 0.3, 0.5], "temperature__steps": ["0", "1.0"]}, 2, 0),
+        ({"model__num_latents": [5, 10, 20], "model__num_categories": [2, 4, 8]}, 0, 1),
+        ({"estimator": ["zgr", "rloo"]}, 1, 0),
+        ({"seed": [0, 1]}, 1, 0),
+    ],
+    ids=["lines", "two numbers, two values", "grid", "names", "seeds"],
+)
+def test_the_plot_fits_what_was_swept(tmp_path, monkeypatch, values, lines, maps):
+    drawn = []
+    for name in ("_line", "_heat_map"):
+        draw = getattr(sweep_plot, name)
+        monkeypatch.setattr(
+            sweep_plot, name, lambda *a, n=name, d=draw, **k: (drawn.append(n), d(*a, **k))
+        )
+    _grid(tmp_path, **values)
+    summarize(tmp_path)
+    assert (drawn.count("_line"), drawn.count("_heat_map")) == (lines, maps)
+
+
+def test_a_search_is_drawn_key_by_key(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sweep_plot, "_line", lambda *a, **k: drawn.append(a[2]))
+    for i in range(8):
+        overrides = [f"optimizer.lr={i / 100}", f"temperature.minimum={i / 10}", "estimator=zgr"]
+        _write(tmp_path / str(i), overrides, -i)
+    summarize(tmp_path)
+    assert drawn == ["optimizer.lr", "temperature.minimum"]
+
+
+def test_runs_are_read_while_they_go(tmp_path):
+    _write(tmp_path / "a", ["seed=3"], None, state="running")
+    [run] = find_runs(tmp_path)
+    assert (run.state, run.seed) == ("failed", 3)
+    record(tmp_path / "a")
+    assert find_runs(tmp_path)[0].state == "running"
+    status = json.loads((tmp_path / "a" / "status.json").read_text())
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    (tmp_path / "a" / "status.json").write_text(json.dumps(status | {"pid": int(ended.stdout)}))
+    assert find_runs(tmp_path)[0].state == "interrupted"
+    assert rank(find_runs(tmp_path)) == []
+
+
+def test_a_finished_run_is_not_repeated_and_another_one_is_refused(make_config):
+    config = make_config()
+    calls = []
+
+    def train(config):
+        calls.append(config.resume)
+        OmegaConf.save(config.model_dump(), f"{config.paths.output_dir}/config.yaml")
+        (last := f"{config.paths.output_dir}/checkpoints/last.ckpt")
+        os.makedirs(os.path.dirname(last), exist_ok=True)
+        open(last, "w").close()
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        with open(f"{config.paths.output_dir}/metrics.json", "w") as file:
+            json.dump({"val/elbo": -7.0}, file)
+        return {"val/elbo": -7.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_folder(config, train)
+    for _ in range(2):
+        assert run_in_folder(config, train) == -7.0
+    assert [call is not None and call.endswith("last.ckpt") for call in calls] == [False, True]
+    other = make_config("optimizer.lr=0.5")
+    with pytest.raises(OtherRunError, match=r"optimizer.lr: expected 0.012, as in .* found 0.5"):
+        run_in_folder(other, train)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("found", ["none", "no folder"])
+def test_an_empty_folder_is_named(tmp_path, found):
+    path = tmp_path if found == "none" else tmp_path / "nowhere"
+    script = [sys.executable, str(ROOT / "scripts" / "summarize.py"), str(path)]
+    result = subprocess.run(script, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {path}: expected a folder with runs in it, found {found}\n"
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml")))
+def test_every_value_of_a_preset_composes(make_config, preset):
+    content = OmegaConf.load(CONFIGS / "sweep" / f"{preset}.yaml")
+    params = content.hydra.sweeper.params
+    assert content.hydra.mode == "MULTIRUN"
+    assert len(params) > 1
+    for key, values in params.items():
+        for value in str(values).split(",") if "(" not in str(values) else []:
+            make_config(f"{key}={value}")
+    # A preset says which runs there are and nothing else: a run's command repeats it without.
+    assert set(content) <= {"defaults", "hydra"}
+
+
+def test_commands_quote_what_a_shell_would_read(tmp_path):
+    _write(tmp_path / "a", ["+sweep=latents", "model.hidden=[8,4]", "seed=1"], -1.0)
+    runs = find_runs(tmp_path)
+    assert command(runs[0]) == "python scripts/train.py 'model.hidden=[8,4]' seed=1"
+    assert swept_keys(runs) == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [("jobli", "hydra/launcher: expected one of basic, joblib, ray, slurm"), ("ray", "extra ray")],
+)
+def test_launchers_are_named(launcher, message):
+    from dvae.commands.cli import _no_option
+
+    assert message in _no_option("hydra/launcher", launcher)

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from dvae.training import OPTIMIZERS
+from dvae.training.optimizers import parameter_groups
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_minimises_a_parabola(name):
+    model = torch.nn.Linear(1, 1)
+    made = OPTIMIZERS[name](lr=0.1, weight_decay=0.0).build(model)
+    for _ in range(300):
+        loss = ((model.weight - 3) ** 2 + (model.bias + 1) ** 2).sum()
+        made.zero_grad()
+        loss.backward()
+        made.step()
+    assert model.weight.item() == pytest.approx(3, abs=0.05)
+    assert model.bias.item() == pytest.approx(-1, abs=0.05)
+
+
+def test_only_matrices_decay(make_config):
+    vae = make_config("prior=learned").build_model()
+    decayed, others = parameter_groups(vae, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in vae.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
+    assert {"prior.logits", "output_bias"} <= {names[id(p)] for p in others["params"]}
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="momentum"):
+        OPTIMIZERS["adam"](momentum=1)

@@ -1,0 +1,156 @@
+"""One run over two processes on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from statistics import fmean, stdev
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra.types import RunMode
+
+from dvae.commands.checking import check
+from dvae.commands.cli import ROOT, compose
+from dvae.commands.evaluate import evaluate
+from dvae.commands.train import train
+from dvae.data.loader import BatchOrder
+from dvae.errors import UserError
+from dvae.tasks.options import EvaluateConfig
+from dvae.tasks.policy.episodes import EpisodeData
+from dvae.training.processes import check_processes
+
+# A number of validation images that neither batches nor processes divide.
+SMALL = [
+    "model.hidden=[32]",
+    "model.num_latents=4",
+    "data.validation=1001",
+    "data.eval_batch_size=250",
+    "trainer.limit_eval_batches=5",
+    "trainer.limit_train_batches=100",
+    "trainer.max_epochs=2",
+    "callbacks=none",
+    "test_samples=0",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """The folder of a run of two processes, and its metrics."""
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer=ddp", *SMALL]
+    where = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", "trainer.accelerator=cpu"]
+    options = ["trainer.progress_bar=false"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, *where, *options], capture_output=True, text=True, timeout=300, env=env
+    )
+    assert result.returncode == 0, result.stderr
+    # One process speaks for both.
+    assert result.stdout.count("val/elbo") == 2
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+def test_one_set_of_files_is_written(run):
+    names = {path.name for path in run[0].iterdir() if "tfevents" not in path.name}
+    assert names == {
+        ".hydra",
+        ".lock",
+        "checkpoints",
+        "code_usage.png",
+        "config.yaml",
+        "environment.json",
+        "hparams.yaml",
+        "metrics.json",
+        "reconstructions.png",
+        "samples.png",
+        "status.json",
+    }
+    assert {path.name for path in (run[0] / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    # The name of an events file holds the process that wrote it.
+    writers = {path.name.split(".")[-2] for path in run[0].glob("*tfevents*")}
+    assert len(writers) == 1
+
+
+def test_each_validation_image_counts_once(run, tmp_path, data_dir):
+    """One process alone finds the very metrics of both together, for the checkpoint they wrote."""
+    overrides = [
+        f"checkpoint={run[0] / 'checkpoints' / 'best.ckpt'}",
+        f"data_dir={data_dir}",
+        f"output={tmp_path / 'm.json'}",
+        "split=val",
+        "device=cpu",
+        "num_samples=0",
+        "progress_bar=false",
+    ]
+    metrics = evaluate(check(EvaluateConfig, compose("evaluate", overrides)))
+    assert metrics["val/elbo"] == pytest.approx(run[1]["val/elbo"], rel=1e-6)
+
+
+def test_two_processes_learn_like_one(run, make_config, tmp_path):
+    """Same global batch, same weights at the start: the rest is noise, as between seeds.
+
+    Four runs of one process estimate it. The difference of a new run to their mean has a standard
+    error of s·√(1 + 1/4) and is t-distributed with 3 degrees of freedom: 6 of them are exceeded
+    once in 100 times by chance, for which seeds are fixed.
+    """
+    alone = [
+        train(make_config(*SMALL, f"seed={seed}", output=tmp_path / str(seed)))["val/elbo"]
+        for seed in range(4)
+    ]
+    scale = stdev(alone) * (1 + 1 / 4) ** 0.5
+    assert scale < 3, "the noise would hide any difference"
+    assert abs(run[1]["val/elbo"] - fmean(alone)) < 6 * scale
+
+
+def test_each_image_is_seen_once_an_epoch_and_no_noise_twice():
+    orders = [
+        BatchOrder(100, 8, seed=3, shuffle=True, rank=rank, world_size=2) for rank in range(2)
+    ]
+    seen = torch.cat([batch for order in orders for batch in order])
+    assert seen.sort().values.tolist() == list(range(100))
+    keys = [order.key(number) for order in orders for number in range(len(order))]
+    assert len(set(keys)) == len(keys)
+    assert [BatchOrder(100, 8, seed=3).key(number) for number in range(3)] == [
+        (3, 0, number) for number in range(3)
+    ]
+
+
+def test_a_batch_is_shared_out_evenly(mnist):
+    mnist(batch_size=128).check_processes(2)
+    with pytest.raises(UserError, match="data.batch_size: expected a multiple of the 2 processes"):
+        mnist(batch_size=129).check_processes(2)
+
+
+def test_other_tasks_run_in_one_process():
+    with pytest.raises(UserError, match="trainer.devices: expected 1 with this task, found 2"):
+        EpisodeData(1, 2, 2).check_processes(2)
+
+
+def _hydra(monkeypatch, mode, *overrides):
+    about = SimpleNamespace(mode=mode, overrides=SimpleNamespace(hydra=overrides))
+    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: about)
+    monkeypatch.setattr("dvae.training.processes.HydraConfig", hydra)
+    for rank in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(rank, raising=False)
+
+
+def test_a_sweep_starts_no_processes(make_config, monkeypatch):
+    _hydra(monkeypatch, RunMode.MULTIRUN)
+    with pytest.raises(UserError, match="trainer.devices: expected 1 in a sweep"):
+        check_processes(make_config("trainer=ddp"))
+    # Processes that the launcher has started are another matter.
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    check_processes(make_config("trainer=ddp"))
+
+
+def test_processes_started_together_need_one_folder(make_config, monkeypatch):
+    _hydra(monkeypatch, RunMode.RUN)
+    check_processes(make_config("trainer=ddp"))
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="hydra.run.dir: expected one folder"):
+        check_processes(make_config("trainer=ddp"))
+    _hydra(monkeypatch, RunMode.RUN, "hydra.run.dir=here")
+    monkeypatch.setenv("RANK", "1")
+    check_processes(make_config("trainer=ddp"))
