@@ -1,4 +1,4 @@
-"""Times a training step, case by case: `python scripts/benchmark.py`."""
+"""Times training steps of several cases: `python scripts/benchmark.py`."""
 
 from dvae.benchmark.options import BenchmarkConfig
 from dvae.commands.cli import run

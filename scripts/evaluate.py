@@ -5,7 +5,7 @@ from dvae.tasks.options import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:
-    """Evaluates."""
+    """Prints a table and writes JSON."""
     from dvae.commands.evaluate import evaluate
 
     evaluate(config)

@@ -5,7 +5,7 @@ from dvae.tasks.options import SampleConfig
 
 
 def main(config: SampleConfig) -> None:
-    """Draws."""
+    """Writes a picture and its codes."""
     from dvae.commands.sample import sample
 
     sample(config)

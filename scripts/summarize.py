@@ -1,4 +1,4 @@
-"""Sums up a folder of runs, also while they go on: `python scripts/summarize.py PATH`."""
+"""Summarizes a folder of runs, finished or in progress: `python scripts/summarize.py PATH`."""
 
 import argparse
 import sys

@@ -8,7 +8,7 @@ from dvae.training.config import RunConfig
 
 
 def main(config: RunConfig) -> float | None:
-    """Trains, or goes on; returns what sweeps compare runs by."""
+    """Trains or resumes a run; returns the metric that searches maximize."""
 
     def train(config: RunConfig) -> dict[str, Any]:
         from dvae.commands.train import train

@@ -11,7 +11,7 @@ from dvae.data.sources import SOURCES
 from dvae.models.vae import VAE
 from dvae.training.config import RunConfig
 
-# Tests run beside each other, a process a core: neither they nor what they start need more threads.
+# Tests run in parallel, one process for each core, so one thread is enough for each process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A data folder shared by the whole run; MNIST is unpacked into it on first use."""
+    """A data folder for the whole session; MNIST is unpacked into it on first use."""
     return tmp_path_factory.mktemp("data")
 
 
@@ -65,7 +65,7 @@ def small_vae(make_config) -> VAE:
 
 @pytest.fixture(scope="session")
 def mnist(data_dir):
-    """Builds the images of MNIST, as the options say."""
+    """Builds MNIST images from data options."""
 
     def make(*, root=None, seed=0, **options):
         return SOURCES["mnist"](**options).build(root or data_dir, seed)

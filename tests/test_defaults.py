@@ -1,4 +1,4 @@
-"""Options are declared once: the configurations repeat the defaults, and name what there is."""
+"""The YAML files agree with the options classes: same members, same defaults."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -50,7 +50,7 @@ OTHERS = {
 
 
 def _values(group, name):
-    """What a file of a group says, those that it builds upon included."""
+    """The values in a file of a group, merged with those of its defaults list."""
     content = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
     defaults = content.pop("defaults", [])
     values = content.get(group, {}) if group in content else content
@@ -75,8 +75,8 @@ def test_other_options_have_a_file_with_their_defaults(group, name):
     assert _plain(_values(group, name)) == OTHERS[group, name]().model_dump()
 
 
-def test_a_wrong_default_is_seen():
-    """The control."""
+def test_a_wrong_default_is_found():
+    """Control: the comparison above finds a wrong value."""
     values = _plain(_values("estimator", "gapped_st")) | {"gap": 2.0}
     assert values != ESTIMATORS["gapped_st"]().model_dump()
 
@@ -117,7 +117,7 @@ def test_tasks_have_files_with_the_defaults(name):
     assert check(RunConfig, values).task == name
 
 
-def test_every_file_of_a_family_is_a_member_or_builds_upon_one():
+def test_every_file_of_a_family_is_a_member_or_has_a_defaults_list():
     for group, members in FAMILIES.items():
         for path in (CONFIGS / group).glob("*.yaml"):
             known = path.stem in members or (group, path.stem) in OTHERS

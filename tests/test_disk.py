@@ -1,4 +1,4 @@
-"""Disks that fill up, folders that vanish, and runs that last: nothing is lost, nothing grows."""
+"""Full disks and removed folders lose no files; long runs do not leak memory or open files."""
 
 import os
 import resource
@@ -39,8 +39,8 @@ def _start(folder, data_dir, *options, prepare=None):
     )
 
 
-def _full():
-    """No file may grow beyond 100 kB: writing a checkpoint fails as on a full disk."""
+def _limit_file_size():
+    """Limits files to 100 kB, so that writing a checkpoint fails as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
@@ -55,7 +55,7 @@ def test_a_full_disk_loses_nothing(tmp_path, data_dir):
     before = _contents(tmp_path)
     assert {"last.ckpt", "best.ckpt", "metrics.json"} < {path.name for path in before}
     more = ["trainer.max_epochs=2", "resume=last"]
-    result = _start(tmp_path, data_dir, *more, prepare=_full)
+    result = _start(tmp_path, data_dir, *more, prepare=_limit_file_size)
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1, result.stderr
@@ -66,7 +66,7 @@ def test_a_full_disk_loses_nothing(tmp_path, data_dir):
     assert after.keys() == before.keys()
     assert all(after[path] == before[path] for path in checkpoints | {tmp_path / "metrics.json"})
     assert not list(tmp_path.rglob("*.part"))
-    # With room again, the run goes on.
+    # Once there is room again, the run resumes.
     assert _start(tmp_path, data_dir, *more).returncode == 0
 
 
@@ -87,7 +87,7 @@ def test_a_full_file_system_loses_nothing(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_vanished_folder_ends_in_one_line(make_config, tmp_path):
+def test_a_removed_folder_is_named_in_the_error(make_config, tmp_path):
     from pytorch_lightning.callbacks import Callback
 
     class Vanish(Callback):
@@ -100,8 +100,8 @@ def test_a_vanished_folder_ends_in_one_line(make_config, tmp_path):
         train(make_config(*SMALL, "trainer.max_epochs=2", "callbacks=none"), [Vanish()])
 
 
-def test_long_runs_neither_grow_nor_leave_files_open(make_config):
-    """Memory and open files between epochs 30 and 120 of a run of very short epochs."""
+def test_long_runs_leak_neither_memory_nor_open_files(make_config):
+    """Compares memory and open files at epochs 30 and 119; the epochs are very short."""
     from pytorch_lightning.callbacks import Callback
 
     measured = {}
@@ -116,5 +116,5 @@ def test_long_runs_neither_grow_nor_leave_files_open(make_config):
     train(make_config(*SMALL, "trainer.max_epochs=120", "callbacks=none"), [Measure()])
     (rss, files), (rss_later, files_later) = measured[30], measured[119]
     assert rss_later < 1.02 * rss
-    # What earlier runs left may be closed meanwhile.
+    # Files that earlier tests left open may be closed in between.
     assert files_later <= files

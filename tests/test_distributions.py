@@ -41,7 +41,7 @@ def test_gumbel_noise_has_the_moments_of_a_standard_gumbel():
     assert abs(noise.var() - variance) < 4 * variance * math.sqrt(4.4 / n)
 
 
-def test_gumbel_noise_follows_its_generator():
+def test_gumbel_noise_is_reproducible_by_its_generator():
     draws = [gumbel_noise((5,), generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
@@ -58,7 +58,7 @@ def test_one_hot_is_exact():
     assert z.tolist() == [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
 
 
-def test_kl_lies_between_its_ends():
+def test_kl_to_uniform_is_between_0_and_ln_k():
     k = 10
     prior = torch.zeros(k, dtype=torch.float64)
     flat = torch.full((7, k), 3.0, dtype=torch.float64)
@@ -71,13 +71,13 @@ def test_kl_lies_between_its_ends():
     assert (kl <= math.log(k)).all()
 
 
-def test_kl_equals_the_sum_and_torch():
+def test_kl_equals_that_of_torch():
     q, p = torch.randn(2, 50, 6, dtype=torch.float64)
     expected = torch.distributions.kl_divergence(
         torch.distributions.Categorical(logits=q), torch.distributions.Categorical(logits=p)
     )
     assert torch.allclose(categorical_kl(q, p), expected)
-    # To a uniform prior it is ln K − H(q).
+    # The KL to a uniform prior is ln K − H(q).
     assert torch.allclose(
         categorical_kl(q, torch.zeros_like(q)), math.log(6) - categorical_entropy(q)
     )
@@ -104,7 +104,7 @@ def _z_scores(codes, probs):
     return (counts - n * probs) / (n * probs * (1 - probs)).sqrt()
 
 
-def test_inversion_draws_the_right_frequencies():
+def test_inversion_has_the_right_frequencies():
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
     uniform = torch.rand(100_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     # Four categories, |z| < 4.5: a false alarm once in 30,000 seeds.
@@ -145,10 +145,10 @@ def test_concrete_density_matches_torch():
         assert torch.allclose(concrete_log_prob(log_z, logits, temperature), expected)
 
 
-def test_concrete_density_survives_low_temperatures():
+def test_concrete_density_is_finite_at_low_temperatures():
     logits = torch.randn(100, 10)
     log_z = concrete_sample(logits, 0.05, gumbel_noise((100, 10)))
-    assert (log_z.exp() == 0).any(), "the naive form would take the logarithm of zero here"
+    assert (log_z.exp() == 0).any(), "the naive form would take the logarithm of zero"
     assert concrete_log_prob(log_z, logits, 0.05).isfinite().all()
 
 
@@ -159,7 +159,7 @@ def test_gumbel_from_uniform_is_monotone():
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 10.0, 1e4])
 def test_softplus_sum_and_its_gradient(size):
-    """Against softplus in float64; the slope at exactly zero included."""
+    """Against softplus in float64, also at exactly 0."""
     torch.manual_seed(0)
     x = size * torch.randn(3, 5, 28)
     x[..., :4] = 0
@@ -172,13 +172,13 @@ def test_softplus_sum_and_its_gradient(size):
 
 
 def test_softplus_sum_of_extreme_rows_is_finite():
-    """The product's largest value, 2^64, and numbers that no exponential would survive."""
+    """The largest product, 2^64, and values whose exponential would overflow."""
     for value, expected in ((0.0, 64 * math.log(2)), (1e4, 64e4), (-1e4, 0.0)):
         assert softplus_sum(torch.full((64,), value)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("width", [65, 130])
-def test_long_rows_are_summed_in_parts(width):
+def test_softplus_sum_splits_long_rows(width):
     x = torch.randn(3, width, dtype=torch.float64, requires_grad=True)
     expected = torch.nn.functional.softplus(x).sum(-1)
     assert torch.allclose(softplus_sum(x), expected)

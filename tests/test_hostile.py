@@ -1,4 +1,4 @@
-"""What comes from elsewhere, broken or hostile: refused in one line; nothing is run or touched."""
+"""Broken or hostile input is refused in one line; no code in it runs, and no file is changed."""
 
 import os
 import pickle
@@ -42,7 +42,7 @@ def checkpoint(run, tmp_path):
 
 
 def _refused(path, marker):
-    """Loads a checkpoint that has to be refused, and that stays what it was."""
+    """Checks that a checkpoint is refused in one line, runs no code and is not changed."""
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(UserError) as caught:
         load_module(path)
@@ -52,8 +52,8 @@ def _refused(path, marker):
     assert before is None or path.read_bytes() == before
 
 
-def test_no_flipped_bit_passes(checkpoint, tmp_path):
-    """Each is refused, or lies in a part of the archive that says nothing about its content."""
+def test_no_flipped_bit_changes_the_weights(checkpoint, tmp_path):
+    """A flipped bit is refused, unless it lies in a part of the archive without effect."""
     whole = checkpoint.read_bytes()
     expected = load_module(checkpoint)[0].state_dict()
     generator, refused = random.Random(0), 0
@@ -71,7 +71,7 @@ def test_no_flipped_bit_passes(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("share", [number / CUTS for number in range(CUTS)])
-def test_truncated_checkpoints(checkpoint, tmp_path, share):
+def test_truncated_checkpoints_are_refused(checkpoint, tmp_path, share):
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(share * len(whole))])
     _refused(checkpoint, tmp_path / "executed")
@@ -90,13 +90,13 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_files(tmp_path, kind):
+def test_other_files_are_refused(tmp_path, kind):
     (tmp_path / "a.ckpt").write_bytes(FOREIGN[kind])
     _refused(tmp_path / "a.ckpt", tmp_path / "executed")
 
 
 class _Call:
-    """Pickles as a call of a function."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -188,7 +188,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_contents_that_do_not_fit(checkpoint, tmp_path, kind):
+def test_contents_that_do_not_fit_are_refused(checkpoint, tmp_path, kind):
     content = torch.load(checkpoint, weights_only=True)
     path, value = CONTENTS[kind]
     if path == "state_dict/../../x":
@@ -219,7 +219,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("kind", RESUMED)
-def test_states_that_no_run_goes_on_from(run, tmp_path, data_dir, kind):
+def test_broken_training_states_are_refused(run, tmp_path, data_dir, kind):
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     _set(content, *RESUMED[kind])
     path = tmp_path / "broken.ckpt"
@@ -238,7 +238,7 @@ BROKEN = [b"", b"{", b"a: [", b"\xff\xfe\x00", b"- 1\n- 2", b"a: b: c", b"\x00" 
 
 @pytest.mark.parametrize("name", ["config.yaml", "status.json", "environment.json"])
 @pytest.mark.parametrize("content", BROKEN)
-def test_broken_files_of_a_run(run, tmp_path, name, content, data_dir):
+def test_broken_files_of_a_run_are_refused(run, tmp_path, name, content, data_dir):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     (folder / "status.json").write_text('{"state": "interrupted", "seconds": 1.0}')
@@ -247,21 +247,21 @@ def test_broken_files_of_a_run(run, tmp_path, name, content, data_dir):
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
 
     def never(config):
-        raise AssertionError("it was to be refused")
+        raise AssertionError("the run was not refused")
 
-    def go_on():
+    def resume():
         arguments = resumed(script, folder.parent)
         task = [item for item in arguments if not item.startswith("hydra.")]
         values = compose("train", [*task, f"paths.output_dir={folder}"])
         run_in_folder(check(RunConfig, values), never)
 
     with pytest.raises(UserError) as caught:
-        go_on()
+        resume()
     assert "\n" not in str(caught.value)
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
-def test_a_broken_configuration_ends_in_one_line(tmp_path):
+def test_a_broken_configuration_is_refused(tmp_path):
     for number, content in enumerate(BROKEN[1:4]):
         (tmp_path / "experiment").mkdir(exist_ok=True)
         (tmp_path / "experiment" / f"broken{number}.yaml").write_bytes(content)
@@ -287,7 +287,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", IDX)
-def test_broken_idx_files(data_dir, mnist, tmp_path, name, damage):
+def test_broken_idx_files_are_refused(data_dir, mnist, tmp_path, name, damage):
     mnist().prepare_data()
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -302,8 +302,8 @@ def test_broken_idx_files(data_dir, mnist, tmp_path, name, damage):
     assert broken.read_bytes() == content
 
 
-def test_other_data_sets_are_checked_too(tmp_path):
-    """Those that bring no checksum: what torchvision makes of a broken file is refused."""
+def test_broken_files_without_a_checksum_are_refused(tmp_path):
+    """torchvision raises various errors for broken files; all become a `UserError`."""
     folder = tmp_path / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     for name in (*IDX, "t10k-labels-idx1-ubyte"):
@@ -405,7 +405,7 @@ x=y
 
 
 @pytest.mark.parametrize("line", OVERRIDES.strip().splitlines())
-def test_overrides_that_no_run_can_have(line):
+def test_wrong_overrides_are_refused(line):
     with pytest.raises(_USER_ERRORS) as caught:
         check(RunConfig, compose("train", line.split()))
     assert str(caught.value)
@@ -428,7 +428,7 @@ SCRIPTS = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), SCRIPTS, ids=[" ".join(a) for a, _ in SCRIPTS])
-def test_scripts_end_in_one_line(run, tmp_path, arguments, named):
+def test_scripts_report_mistakes_in_one_line(run, tmp_path, arguments, named):
     broken = tmp_path / "broken.ckpt"
     torch.save({"config": _Call(os.system, f"touch {tmp_path}/executed")}, broken)
     good = run / "checkpoints" / "last.ckpt"
@@ -445,14 +445,14 @@ def test_scripts_end_in_one_line(run, tmp_path, arguments, named):
     assert not (tmp_path / "executed").exists()
 
 
-def test_there_are_enough_of_them():
+def test_there_are_more_than_300_cases():
     payloads = 2 * 4 * len(_payloads(Path()))
     damaged = len(IDX) * len(DAMAGES)
     generated = FLIPS + CUTS + payloads + damaged + len(FOREIGN)
     assert generated + len(CONTENTS) + len(RESUMED) + len(OVERRIDES.split("\n")) > 300
 
 
-def test_tasks_are_those_of_the_package():
+def test_only_tasks_of_the_package_are_found():
     for name in ("os", "base", "vae.VAETask", "../vae", "", None, ["vae"], "__init__"):
         with pytest.raises(UserError, match="task: expected one of"):
             find_task(name)

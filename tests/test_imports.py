@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what stays out of the lower ones."""
+"""The architecture: which packages may import which, and which heavy libraries."""
 
 import ast
 import subprocess
@@ -15,8 +15,8 @@ MODULES = {
     ".".join(["dvae", *path.relative_to(SOURCE).with_suffix("").parts]): path
     for path in SOURCE.rglob("*.py")
 }
-# Each room may import those before it; rooms in one set do not know each other.
-ROOMS = [
+# A package may import from the levels above it; packages on one level do not import each other.
+LEVELS = [
     {"errors", "files", "options"},
     {"distributions", "randomness", "schedules"},
     {"estimators", "priors", "likelihoods", "networks"},
@@ -29,14 +29,14 @@ ROOMS = [
     {"commands"},
     {"benchmark"},
 ]
-ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
-# Root modules that others of the same place may use.
+ORDER = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+# Root modules may also import root modules on their own level.
 ROOT_LEVEL = {"errors", "files", "options", "distributions", "randomness", "schedules"}
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "lightning_fabric", "matplotlib"}
 
 
 def _imports(path):
-    """Modules that a file imports anywhere, but for type checking only."""
+    """Modules that a file imports anywhere, except for type checking."""
     found = set()
 
     def visit(node):
@@ -57,7 +57,7 @@ def _imports(path):
 
 
 def _at_import(path):
-    """Modules that a file imports when it is imported itself."""
+    """Modules that a file imports as soon as it is imported, not inside functions."""
     tree = ast.parse(path.read_text())
     top = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])
     for node in ast.walk(top):
@@ -73,7 +73,7 @@ def _at_import(path):
     return names
 
 
-def _room(module):
+def _package(module):
     return module.split(".")[1]
 
 
@@ -81,22 +81,22 @@ def _room(module):
 def test_imports_point_one_way(module):
     if module == "dvae.__init__":
         return
-    room = _room(module)
+    package = _package(module)
     for imported in _imports(MODULES[module]) & set(MODULES):
-        other = _room(imported)
-        same = other == room or (other in ROOT_LEVEL and ORDER[other] == ORDER[room])
-        assert same or ORDER[other] < ORDER[room], f"{module} imports {imported}"
+        other = _package(imported)
+        same = other == package or (other in ROOT_LEVEL and ORDER[other] == ORDER[package])
+        assert same or ORDER[other] < ORDER[package], f"{module} imports {imported}"
 
 
-def test_a_wrong_direction_is_seen(tmp_path):
-    """The control: the test above would find an import of a room on the right."""
+def test_a_wrong_import_is_found(tmp_path):
+    """Control: the test above finds an import from a level below."""
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from dvae.training.module import TaskModule\n")
     [imported] = _imports(path) & set(MODULES)
-    assert ORDER[_room(imported)] > ORDER["models"]
+    assert ORDER[_package(imported)] > ORDER["models"]
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_there_are_no_circular_imports():
     graph = {name: _at_import(path) & set(MODULES) for name, path in MODULES.items()}
     done, path = set(), []
 
@@ -115,9 +115,9 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_lower_rooms_know_neither_lightning_nor_hydra(module):
-    room = _room(module)
-    if module == "dvae.__init__" or ORDER[room] > ORDER["models"]:
+def test_models_and_levels_above_import_neither_lightning_nor_hydra(module):
+    package = _package(module)
+    if module == "dvae.__init__" or ORDER[package] > ORDER["models"]:
         return
     packages = {name.split(".")[0] for name in _imports(MODULES[module])}
     assert not packages & {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf"}
@@ -132,7 +132,7 @@ OPTIONS = sorted(
 
 @pytest.mark.parametrize("module", OPTIONS)
 def test_options_import_no_torch(module):
-    """Nor do the packages on the way to them."""
+    """Neither do the `__init__` files of the packages that contain them."""
     names = {name.split(".")[0] for name in _at_import(MODULES[module])}
     assert not names & HEAVY
 
@@ -145,13 +145,13 @@ def _loaded(module):
     return set(result.stdout.split())
 
 
-def test_commands_do_not_wait_for_torch():
-    tasks = ", ".join(f"dvae.tasks.{name}.task" for name in dvae_tasks())
+def test_configurations_are_checked_without_torch():
+    tasks = ", ".join(f"dvae.tasks.{name}.task" for name in _tasks())
     modules = f"dvae, dvae.commands.cli, dvae.commands.options, dvae.benchmark.options, {tasks}"
     assert not _loaded(modules) & HEAVY
 
 
-def dvae_tasks():
+def _tasks():
     from dvae.tasks import TASKS
 
     return TASKS
@@ -165,8 +165,8 @@ def test_the_root_is_small_and_no_file_is_long():
         assert len(path.read_text().splitlines()) <= 60, path
 
 
-def test_nothing_is_wired_to_one_shape_of_images():
-    """28 and 784 stand in the sources of such images alone."""
+def test_no_image_shape_is_hard_coded():
+    """The numbers 28 and 784 occur only in the sources of such images."""
     words = {"28", "784"}
     for path in SOURCE.rglob("*.py"):
         if path.is_relative_to(SOURCE / "data" / "sources"):

@@ -1,4 +1,4 @@
-"""Every combination of options trains, or ends in one line: drawn at random over all groups."""
+"""Random combinations of options train, or are refused in one line."""
 
 import math
 from collections import Counter
@@ -80,7 +80,7 @@ def folder(tmp_path_factory):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(groups=group_choices, values=value_choices)
-def test_any_options_train_or_end_in_one_line(folder, data_dir, groups, values):
+def test_any_options_train_or_are_refused(folder, data_dir, groups, values):
     chosen = [f"{key}={value}" for key, value in {**groups, **values}.items()]
     own = [f"paths.data_dir={data_dir}", f"paths.output_dir={folder}"]
     line = None
@@ -97,6 +97,6 @@ def test_any_options_train_or_end_in_one_line(folder, data_dir, groups, values):
         assert line, chosen
 
 
-def test_some_of_them_train_and_some_are_refused():
+def test_some_combinations_train_and_some_are_refused():
     assert outcomes["trained"] >= 10
     assert outcomes["refused"] >= 10

@@ -1,4 +1,4 @@
-"""Sweeps and runs that are cut off, as a user starts them."""
+"""Interrupts sweeps, runs and searches that are started from the command line."""
 
 import csv
 import json
@@ -32,11 +32,11 @@ SWEEP = ["hydra.mode=MULTIRUN", "optimizer.lr=0.005,1e30", "seed=0,1"]
 
 @pytest.fixture(scope="module")
 def start(data_dir):
-    """Starts a training script in a process of its own."""
+    """Starts the training script in a new process."""
 
     def start(*arguments):
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"paths.data_dir={data_dir}"]
-        # Messages come as they are printed, and each process has one core.
+        # Messages are not buffered, so those before a kill are read too.
         env = {**os.environ, "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
             [*command, *SMALL, *arguments],
@@ -51,7 +51,7 @@ def start(data_dir):
 
 @pytest.fixture(scope="module")
 def undisturbed(start, tmp_path_factory):
-    """The folder of a sweep of which half diverges, and what it printed."""
+    """The folder and the output of an uninterrupted sweep; half of its runs diverge."""
     folder = tmp_path_factory.mktemp("undisturbed")
     return folder, _finish(start(*SWEEP, f"hydra.sweep.dir={folder}"))
 
@@ -63,7 +63,7 @@ def _finish(process):
 
 
 def _table(folder):
-    """The table without what may differ: times."""
+    """The table without the durations, which may differ."""
     with (folder / "sweep.csv").open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
@@ -72,11 +72,11 @@ def _wait_for(path, process, seconds=60):
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, f"{path} never came"
+        assert time.monotonic() < end, f"{path} was not written"
         time.sleep(0.005)
 
 
-def test_a_diverging_run_stops_no_other(undisturbed):
+def test_a_diverging_run_does_not_stop_the_others(undisturbed):
     folder, output = undisturbed
     rows = _table(folder)
     assert [row["state"] for row in rows] == ["finished", "finished", "diverged", "diverged"]
@@ -85,11 +85,11 @@ def test_a_diverging_run_stops_no_other(undisturbed):
     assert (folder / "sweep.png").exists()
     assert "Settings, ranked by val/elbo" in output
     assert "optimizer.lr=0.005" in output.split("its command")[1].splitlines()[0]
-    # Names tell what differs, and nothing else: they are those of the runs in TensorBoard.
+    # A name holds only the settings that differ, since TensorBoard shows it.
     assert rows[0]["run"] == "optimizer.lr=0.005,seed=0"
 
 
-def test_finished_runs_fill_the_hyperparameters(undisturbed):
+def test_finished_runs_log_hyperparameters(undisturbed):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for seed in (0, 1):
@@ -98,21 +98,21 @@ def test_finished_runs_fill_the_hyperparameters(undisturbed):
         assert any("_hparams_" in tag for tag in events.summary_metadata)
 
 
-def test_a_killed_sweep_goes_on_to_the_same_table(undisturbed, start, tmp_path):
+def test_a_killed_sweep_resumes_and_ends_with_the_same_table(undisturbed, start, tmp_path):
     arguments = [*SWEEP, f"hydra.sweep.dir={tmp_path}"]
     process = start(*arguments)
     second = tmp_path / "optimizer.lr=0.005,seed=1"
     _wait_for(second / "checkpoints" / "last.ckpt", process)
     process.kill()
     process.communicate()
-    assert not (second / "metrics.json").exists(), "it was to be killed in the middle"
+    assert not (second / "metrics.json").exists(), "the run finished before the kill"
     output = _finish(start(*arguments))
-    assert "seed=0: finished before" in output
+    assert "seed=0: already finished" in output
     assert "last.ckpt" in (second / "config.yaml").read_text()
     assert _table(tmp_path) == _table(undisturbed[0])
 
 
-def test_a_signal_ends_a_run_that_has_saved(start, tmp_path):
+def test_a_run_saves_and_exits_on_a_signal(start, tmp_path):
     process = start(f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1000")
     _wait_for(tmp_path / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGTERM)
@@ -120,12 +120,12 @@ def test_a_signal_ends_a_run_that_has_saved(start, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, output
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    # In the middle of an epoch too, between two calls of 10 steps.
+    # It may stop in the middle of an epoch, but between two calls of 10 steps.
     assert 0 < content["global_step"] < 20 * 1000
     assert content["global_step"] % 10 == 0
 
 
-def test_a_preempted_job_goes_back_into_the_queue_and_on(undisturbed, start, tmp_path):
+def test_a_preempted_job_is_requeued_and_resumes(undisturbed, start, tmp_path):
     pytest.importorskip("submitit")
     folder = tmp_path / "seed=0"
     process = start(
@@ -147,7 +147,7 @@ def test_a_preempted_job_goes_back_into_the_queue_and_on(undisturbed, start, tmp
     assert metrics[0] == metrics[1]
 
 
-def test_slurm_jobs_are_warned_and_requeued():
+def test_the_slurm_launcher_signals_and_requeues_jobs():
     pytest.importorskip("submitit")
     script = [sys.executable, str(ROOT / "scripts" / "train.py"), "hydra/launcher=slurm"]
     result = subprocess.run(
@@ -158,8 +158,8 @@ def test_slurm_jobs_are_warned_and_requeued():
     assert "max_num_timeout: 10" in result.stdout
 
 
-def test_a_search_goes_on_where_it_was(start, tmp_path):
-    """Two trials at a time, then more of them: a trial that has ended is not repeated."""
+def test_a_search_resumes(start, tmp_path):
+    """Two trials together, then a third after a restart, which does not repeat the first two."""
     optuna = pytest.importorskip("optuna")
     pytest.importorskip("joblib")
     arguments = [
@@ -182,7 +182,7 @@ def test_a_search_goes_on_where_it_was(start, tmp_path):
     assert (tmp_path / "sweep.png").exists()
 
 
-def test_a_hopeless_trial_is_pruned():
+def test_a_bad_trial_is_pruned():
     optuna = pytest.importorskip("optuna")
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(2))
 
@@ -201,7 +201,7 @@ def test_a_hopeless_trial_is_pruned():
         report(study.ask(), -150.0)
 
 
-def test_jobs_beside_each_other_share_the_cores():
+def test_parallel_jobs_share_the_cores():
     pytest.importorskip("joblib")
     code = """
 import os, joblib

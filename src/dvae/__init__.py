@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoricalLayer", "GumbelSoftmax"]
 
-# Folders elsewhere on Python's path can add members of the families: see docs/extending.md.
+# Other folders on Python's path can add members to the families: see docs/extending.md.
 __path__ = extend_path(__path__, __name__)
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: reading a configuration must not wait for torch.
+    # Import the layers on first use, so that checking a configuration does not wait for torch.
     if name in __all__:
         from dvae import layers
 

@@ -40,8 +40,8 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 def log_softmax(logits: Tensor) -> Tensor:
     """log softmax(logits) over the last axis, (..., K) → (..., K).
 
-    On a CPU torch's own function takes twice as long as these two for the few categories of a
-    latent; on a GPU it is one kernel.
+    For few categories, torch's own function takes twice as long on a CPU; on a GPU it is a single
+    kernel.
     """
     if logits.is_cuda:
         return logits.log_softmax(-1)
@@ -49,7 +49,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Probabilities over the last axis, by way of `log_softmax`: (..., K) → (..., K)."""
+    """Probabilities over the last axis, (..., K) → (..., K); on a CPU by `log_softmax`."""
     return logits.softmax(-1) if logits.is_cuda else log_softmax(logits).exp()
 
 
@@ -62,8 +62,8 @@ def exponential_noise(
 ) -> Tensor:
     """Draws standard exponential noise, E = −log u with u uniform on (0, 1).
 
-    The uniform numbers are drawn in at least single precision and kept off both ends of their
-    interval, so that the noise and its logarithm are finite whatever the generator returns.
+    u is drawn in at least float32 and clamped away from 0 and 1, so that the noise and its
+    logarithm are always finite.
 
     Args:
         shape: Shape of the result.
@@ -129,7 +129,7 @@ def all_codes(
     """Every code in lexicographic order, (K^N, N).
 
     Raises:
-        ValueError: If there are more than `dvae.options.MAX_ENUMERATION`.
+        ValueError: If there are more than `dvae.options.MAX_ENUMERATION` codes.
 
     Example:
         >>> all_codes(2, 2).tolist()
@@ -146,21 +146,21 @@ def all_codes(
 
 
 def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Draws codes from softmax(logits) by inversion of the distribution function.
+    """Draws codes from softmax(logits) by inverting the cumulative distribution.
 
-    One uniform number a code instead of the K of the Gumbel-max trick, for evaluation, where
-    many codes are drawn and none is differentiated.
+    Takes one uniform number per code, where the Gumbel-max trick takes K. Meant for evaluation,
+    which draws many codes and needs no gradient.
 
     Args:
         logits: Unnormalised log-probabilities, (..., K).
-        uniform: Uniform numbers in [0, 1), of a shape that broadcasts against (...).
+        uniform: Uniform numbers in [0, 1), of a shape that broadcasts with (...).
 
     Returns:
-        Codes in 0 … K − 1, int64, of the shape to which the two broadcast.
+        Codes in 0 … K − 1, int64, of the broadcast shape.
     """
     cumulative = softmax(logits.to(working_dtype(logits.dtype))).cumsum(-1)
-    # The sum of all but the last category: rounding in the total can then never yield a code K,
-    # nor one of probability zero at the end.
+    # Only the first K − 1 sums are compared, so that rounding of the total can give neither the
+    # code K nor a last category of probability 0.
     return (uniform.unsqueeze(-1) >= cumulative[..., :-1] / cumulative[..., -1:]).sum(-1)
 
 
@@ -175,7 +175,7 @@ def categorical_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
 
     Args:
         logits: Unnormalised log-probabilities of q, (..., K).
-        prior_logits: Those of p, of a shape that broadcasts against it.
+        prior_logits: Unnormalised log-probabilities of p, of a shape that broadcasts with q's.
 
     Returns:
         The divergence in nats, (...): at least 0, and at most ln K for a uniform p. Value and
@@ -206,11 +206,11 @@ class _SoftplusSum(torch.autograd.Function):
 def softplus_sum(x: Tensor) -> Tensor:
     """Σ_p log(1 + exp x_p) = Σ_p max(x_p, 0) + log Π_p (1 + exp(−|x_p|)).
 
-    The normalizer of a row of Bernoulli pixels with logits x. The factors of the product lie in
-    [1, 2]; one logarithm for a row of at most 64 takes a fraction of the time of torch's softplus.
+    The log-normalizer of a row of Bernoulli pixels with logits x. The factors of the product lie
+    in [1, 2], so that one logarithm serves up to 64 pixels: much faster than torch's softplus.
 
     Args:
-        x: (..., P), in at least single precision.
+        x: (..., P), in at least float32.
 
     Returns:
         (...), at least 0.
@@ -227,10 +227,10 @@ def concrete_sample(logits: Tensor, temperature: float | Tensor, noise: Tensor) 
     Args:
         logits: Unnormalised log-probabilities, (..., K).
         temperature: τ > 0.
-        noise: Standard Gumbel noise of a shape that broadcasts against the logits.
+        noise: Standard Gumbel noise of a shape that broadcasts with the logits.
 
     Returns:
-        log z, (..., K): the logarithm keeps what z itself loses to underflow at low temperatures.
+        log z, (..., K), which stays finite at low temperatures, where z underflows to 0.
 
     References:
         Maddison, Mnih, Teh 2017, arXiv 1611.00712; Jang, Gu, Poole 2017, arXiv 1611.01144.
@@ -243,8 +243,8 @@ def concrete_log_prob(log_z: Tensor, logits: Tensor, temperature: float | Tensor
 
     log p(y) = ln Γ(K) + (K − 1) ln τ + Σ_k (α_k − τ y_k) − K ln Σ_k exp(α_k − τ y_k)
 
-    Differences of two such densities at one y equal those of the Concrete densities at z: the
-    Jacobian of the exponential cancels.
+    The difference of two such log-densities at the same y equals that of the Concrete
+    log-densities at z, because the Jacobian of the exponential cancels.
 
     Args:
         log_z: y, (..., K), with Σ_k exp y_k = 1.

@@ -1,4 +1,4 @@
-"""The errors that end a run with a reason."""
+"""Errors that end a run with a reason."""
 
 from difflib import SequenceMatcher
 
@@ -8,16 +8,16 @@ __all__ = ["BusyError", "DivergedError", "OtherRunError", "PrunedError", "UserEr
 class UserError(ValueError):
     """A mistake in the input: one line that names the thing, what was expected and what was found.
 
-    The scripts print the line and exit with code 2; anything else keeps its traceback.
+    The scripts print the line and exit with code 2. Unexpected errors keep their traceback.
     """
 
 
 class DivergedError(UserError):
-    """Training has left the finite numbers: the same settings would do so again."""
+    """The loss or a metric is not finite; the same settings would diverge again."""
 
 
 class BusyError(UserError):
-    """The folder is being written to by a run that goes on."""
+    """A run in progress writes to the folder."""
 
 
 class OtherRunError(UserError):
@@ -25,11 +25,11 @@ class OtherRunError(UserError):
 
 
 class PrunedError(Exception):
-    """A search has given the run up, because others were better at the same epoch."""
+    """A search ended the run early, because other runs were better at the same epoch."""
 
 
 def nearest(word: str, options: list[str]) -> str:
-    """'; did you mean …?' for the closest option, or nothing where none is close.
+    """'; did you mean …?' with the closest option; empty if none is close.
 
     The last parts of dotted keys are compared too: lr and train.lrr find optimizer.lr.
     """
@@ -38,7 +38,7 @@ def nearest(word: str, options: list[str]) -> str:
         whole = SequenceMatcher(None, word, option).ratio()
         parts = (word.rpartition(".")[2], option.rpartition(".")[2])
         last = SequenceMatcher(None, *parts).ratio()
-        # A word by itself has to be closer to be meant for the end of a key.
+        # A word without a dot must be closer to match the last part of a key.
         return max(whole, last if "." in word or last >= 0.75 else 0.0)
 
     close = max((option for option in options if option != word), key=likeness, default=None)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Writes files atomically: a reader never sees half a file."""
 
 import fcntl
 import json
@@ -18,16 +18,16 @@ _PART = ".part"
 
 @contextmanager
 def write_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file beside its place; flushes it to disk and renames it when all went well.
+    """Opens a temporary file, which replaces `path` once it is written and flushed to disk.
 
-    A power cut, a full disk or an exception leave what was there before.
+    A power cut, a full disk or an exception leave the old file unchanged.
 
     Args:
-        path: Where the file is to be.
+        path: The file to write.
         mode: "w" or "wb".
 
     Raises:
-        OSError: If the file cannot be written; it names `path`.
+        OSError: If the file cannot be written; its file name is `path`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
@@ -44,37 +44,37 @@ def write_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what killed processes have left half-written in a folder and below it."""
+    """Removes the temporary files that killed processes left in a folder and its subfolders."""
     for path in folder.rglob(f".*{_PART}"):
         path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes JSON atomically."""
     with write_file(path) as file:
         file.write(json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps a folder for this process, and is let go of when the process ends, however it does.
+    """Locks a folder for this process; the system releases the lock when the process ends.
 
     Raises:
-        BusyError: If another process has it.
+        BusyError: If another process holds the lock.
     """
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BusyError(
-                f"{folder}: expected a folder that no other run writes to, found one that does; "
-                "wait for it, or choose another folder"
+                f"{folder}: expected a folder that no other run writes to, found a run in "
+                "progress; wait until it ends, or choose another folder"
             ) from error
         yield
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a renaming in a folder last through a power cut."""
+    """Flushes a folder to disk, so that a renaming in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

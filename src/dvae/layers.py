@@ -1,9 +1,9 @@
-"""The layers that models use: logits → codes."""
+"""Layers that sample categorical codes from logits."""
 
 import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import gumbel_noise, one_hot
+from dvae.distributions import gumbel_noise, one_hot, working_dtype
 from dvae.estimators import ESTIMATORS
 from dvae.estimators.base import CodeSample, Estimator, check_temperature
 
@@ -14,16 +14,16 @@ class CategoricalLayer(nn.Module):
     """Samples categorical codes with any gradient estimator.
 
     In training mode `z` comes from the estimator. In evaluation mode it is always an exact one-hot
-    draw from softmax(logits), so that a network is judged by the discrete codes that it stands for.
+    draw from softmax(logits), so that metrics describe the discrete model.
 
-    The temperature lives in a buffer: it travels with `state_dict()`, and changing it causes no
-    recompilation.
+    The temperature is a buffer: `state_dict()` includes it, and changing it does not recompile
+    the model.
 
     Args:
-        temperature: τ, finite and greater than 0. It shapes gradients and relaxed samples, never
-            which hard code is drawn.
-        estimator: A name out of `dvae.estimators.ESTIMATORS`, for that estimator with its default
-            options, or an instance.
+        temperature: τ, finite and greater than 0. It affects gradients and relaxed samples, but
+            never which hard code is drawn.
+        estimator: An instance, or a name in `dvae.estimators.ESTIMATORS` for that estimator with
+            its default options.
 
     Raises:
         ValueError: If the temperature or the name is not valid.
@@ -65,8 +65,9 @@ class CategoricalLayer(nn.Module):
 
         Args:
             logits: Unnormalised log-probabilities, (..., N, K).
-            noise: Standard Gumbel noise of that shape, for a deterministic draw.
-            generator: Source of the noise where none is given.
+            noise: Standard Gumbel noise of shape `estimator.noise_shape(logits.shape)`, for a
+                deterministic draw.
+            generator: Source of randomness if `noise` is not given.
 
         Returns:
             `z`, `codes` and the logits.
@@ -74,24 +75,26 @@ class CategoricalLayer(nn.Module):
         return self.estimator.sample(logits, self.temperature, noise=noise, generator=generator)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Draws z, (..., N, K), from logits of that shape: see the class.
+        """Draws z from logits, (..., N, K) → (..., N, K); one-hot in evaluation mode.
 
         Raises:
-            ValueError: In training mode with an estimator whose gradient does not pass through z.
+            ValueError: In training mode with a score-function estimator: its z has no gradient.
         """
         if self.training and self.estimator.score_function:
             raise ValueError(
-                f"{type(self.estimator).__name__}: expected a cost for each draw, found a call for "
-                "gradients through z; use layer.sample and layer.estimator.surrogate"
+                f"{type(self.estimator).__name__}: expected layer.sample and "
+                "layer.estimator.surrogate in training mode, found layer(logits), whose z would "
+                "have no gradient"
             )
-        # One-hot draws in evaluation are those of Gumbel-max, whatever the estimator.
+        # Gumbel-max: an exact draw from softmax(logits) for every estimator.
         if not self.training:
-            codes = (logits + gumbel_noise(logits.shape, device=logits.device)).argmax(-1)
-            return one_hot(codes, logits.shape[-1], logits.dtype)
+            working = logits.to(working_dtype(logits.dtype))
+            noise = gumbel_noise(logits.shape, dtype=working.dtype, device=logits.device)
+            return one_hot((working + noise).argmax(-1), logits.shape[-1], logits.dtype)
         return self.sample(logits).z
 
     def extra_repr(self) -> str:
-        """The temperature, for `print(layer)`."""
+        """Shows the temperature in `print(layer)`."""
         return f"temperature={self.temperature.item():g}"
 
 
@@ -100,8 +103,7 @@ class GumbelSoftmax(CategoricalLayer):
 
     Args:
         temperature: τ, finite and greater than 0.
-        hard: Whether the forward value is one-hot in training too, with the gradient of y: the
-            straight-through form.
+        hard: Whether z is one-hot in training too, with the gradient of y (straight-through).
 
     Raises:
         ValueError: If the temperature is not valid.

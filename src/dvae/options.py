@@ -1,8 +1,8 @@
-"""Options: plain values of exact types, each declared once, and one line for each mistake in them.
+"""Options: plain values of exact types, each declared once; a mistake is reported in one line.
 
 A family, such as the gradient estimators, is a package. Each of its members has a class of options
 in a module whose name ends with `_options`: the fields with their ranges and defaults, facts about
-the member, and `build()`. Nothing here imports torch, so that mistakes are answered at once.
+the member, and `build()`. Nothing here imports torch, so mistakes are reported at once.
 """
 
 import re
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MAX_ENUMERATION = 16_384
-"""The largest number of codes, K^N, that is enumerated."""
+"""The largest number of codes, K^N, that can be enumerated."""
 
 PathName = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -70,14 +70,14 @@ def _not_zero(value: int | float) -> int | float:
 
 
 Limit = Annotated[Steps, AfterValidator(_not_zero)]
-"""At most a count of batches (a whole number), or a fraction of them (with a decimal point)."""
+"""The most batches to use: a count (a whole number), or a fraction (with a decimal point)."""
 
 
 class Options(BaseModel):
     """Plain values of exact types; unknown keys are refused.
 
-    Rules that span several fields are validators that raise a `UserError`: its text is the line
-    that the user reads.
+    A rule that spans several fields is a validator that raises a `UserError`, whose text is shown
+    to the user.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -87,7 +87,7 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def one_of(names: Iterable[str]) -> AfterValidator:
-    """Restricts a text to names that are listed elsewhere, such as the keys of a table."""
+    """Restricts a string to some names, such as the keys of a table."""
     allowed = list(names)
 
     def check(value: str) -> str:
@@ -103,16 +103,16 @@ def one_of(names: Iterable[str]) -> AfterValidator:
 def find_members(
     package: str, path: Iterable[str], family: type[AnyOptions]
 ) -> dict[str, type[AnyOptions]]:
-    """The options of a family's members, by the names that configurations use.
+    """The options classes of a family's members, by name.
 
     Args:
         package: The family's package.
         path: Its `__path__`; all modules in it whose names end with `_options` are imported.
-        family: The class that the members' options derive from. A member names itself by a field
+        family: The base class of the members' options. Each member has a field
             `name: Literal["its_name"] = "its_name"`.
 
     Returns:
-        Name → options, in alphabetical order.
+        Name in configurations → options class, in alphabetical order.
     """
     for module in iter_modules(path):
         if module.name.endswith("_options"):
@@ -133,7 +133,7 @@ def _descendants(family: type[AnyOptions]) -> Iterator[type[AnyOptions]]:
 
 
 def union_of(members: Mapping[str, type[Options]]) -> Any:
-    """The type of a field that holds the options of any member, told apart by `name`."""
+    """The type of a field that holds the options of any member; `name` says which."""
     kinds = tuple(members.values())
     if len(kinds) == 1:
         return kinds[0]
@@ -141,10 +141,10 @@ def union_of(members: Mapping[str, type[Options]]) -> Any:
 
 
 def parse(schema: type[AnyOptions], values: Any) -> AnyOptions:
-    """Checks plain values, which Hydra has composed or a checkpoint holds.
+    """Checks plain values, from Hydra or from a checkpoint.
 
     Args:
-        schema: What they are checked against.
+        schema: The class of options to check against.
         values: The values.
 
     Raises:
@@ -158,8 +158,8 @@ def parse(schema: type[AnyOptions], values: Any) -> AnyOptions:
 
 
 def _explain(item: Any, values: Any) -> str:
-    """One clause for one of pydantic's errors."""
-    # The location also holds the names of union members, which are no keys of the input.
+    """Turns one of pydantic's errors into one clause."""
+    # Pydantic's location also contains names of union members, which are not keys of the input.
     path: list[str] = []
     node = values
     for part in item["loc"]:
@@ -192,7 +192,7 @@ def _explain(item: Any, values: Any) -> str:
 
 
 def _siblings(path: list[str], wrong: str, values: Any) -> list[str]:
-    """The keys that stand beside a wrong one."""
+    """The other keys in the mapping that contains the wrong key."""
     node = values
     for part in path:
         node = node[part]

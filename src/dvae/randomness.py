@@ -1,4 +1,4 @@
-"""Randomness keyed by what it is for, so that it repeats whatever happened before."""
+"""Random numbers keyed by their purpose, independent of what was drawn before."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ __all__ = ["ImageStreams", "keyed_generator", "keyed_seed"]
 
 
 def keyed_seed(*keys: int) -> int:
-    """A 63-bit seed that is a pure function of non-negative integer keys, well mixed."""
+    """A 63-bit seed: a hash of non-negative integer keys."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -18,10 +18,10 @@ def keyed_generator(*keys: int, device: torch.device | str = "cpu") -> Generator
 
 
 class ImageStreams:
-    """One stream of uniform numbers for each image, keyed by a seed and the image's index.
+    """One stream of uniform numbers per image, keyed by a seed and the image's index.
 
-    What is drawn for an image depends on nothing else: not on the batch that it is in, nor on the
-    number of processes or the device. Metrics estimated from it repeat exactly.
+    An image gets the same numbers in every batch, on every device and with any number of
+    processes, so that estimated metrics repeat exactly.
 
     Args:
         index: Indices of the images in their split, (B,).
@@ -39,10 +39,10 @@ class ImageStreams:
         self._device = index.device
 
     def uniform(self, num_samples: int, *shape: int) -> Tensor:
-        """The next uniform numbers in [0, 1) of each stream, (num_samples, B, *shape).
+        """Draws the next uniform numbers in [0, 1) of each stream, (num_samples, B, *shape).
 
-        The numbers are drawn on the CPU, where a stream does not depend on how many are drawn at
-        a time.
+        They are drawn on the CPU, where a stream does not depend on how many numbers each call
+        draws.
         """
         draws = [torch.rand(num_samples, *shape, generator=g) for g in self._generators]
         return torch.stack(draws, dim=1).to(self._device)

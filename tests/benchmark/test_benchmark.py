@@ -52,7 +52,7 @@ def test_a_wrong_case_is_refused_before_anything_runs(tmp_path, data_dir, case):
     assert not (tmp_path / "benchmark.json").exists()
 
 
-def test_a_case_that_fails_says_so(tmp_path, data_dir):
+def test_a_failing_case_is_reported(tmp_path, data_dir):
     case = "train data.batch_size=60000"
     config = config_of(tmp_path, data_dir, f'cases=["{case}"]', f"relative_to='{case}'")
     with pytest.raises(UserError, match="train data.batch_size=60000: data.batch_size: expected"):
@@ -72,7 +72,7 @@ def test_every_case_of_the_suites_composes(tmp_path, data_dir, path):
         BenchmarkConfig,
         compose("benchmark", [f"suite={path.stem}", f"paths.output_dir={tmp_path}"]),
     )
-    # What a suite says takes the place of the script's own.
+    # A suite overrides the defaults of the script.
     assert config.steps == {"evaluation": 4, "marginalization": 20}.get(path.stem, 200)
     assert len({_case(name, config, tmp_path).name for name in config.cases}) == len(config.cases)
 
@@ -85,8 +85,8 @@ def test_baselines_run(make_config, name, options):
     step()
 
 
-def test_the_floor_counts_every_product(make_config, monkeypatch):
-    """Multiplications of a 784-16-(4 × 8) network and its mirror, from the layers' sizes."""
+def test_the_floor_computes_every_product(make_config, monkeypatch):
+    """Compares with the multiplications of a 784-16-(4 × 8) network and its mirror."""
     config = make_config(
         "model.hidden=[16]",
         *("model.num_latents=4", "model.num_categories=8"),
@@ -101,7 +101,7 @@ def test_the_floor_counts_every_product(make_config, monkeypatch):
     step = floor(config, CPU)
     monkeypatch.setattr(torch, "mm", mm)
     step()
-    # Forward and the weight's gradient everywhere, the input's except where the image goes in.
+    # Each layer has a forward product and a weight gradient; all but the first an input gradient.
     encoder = 10 * (2 * 784 * 16 + 3 * 16 * 32)
     decoder = 30 * 3 * (32 * 16 + 16 * 784)
     assert sum(counted) == encoder + decoder

@@ -14,7 +14,7 @@ OPTIONS = [
 ]
 
 
-# What an option needs beside it.
+# Further overrides that an option needs.
 COMPANIONS = {
     "estimator=exact": ["model.num_latents=4", "model.num_categories=8", "objective.num_samples=1"],
     "temperature=none": ["estimator=zgr"],
@@ -89,18 +89,18 @@ def test_wrong_pairings_are_refused(make_config, overrides, message):
         ("resume=nowhere.ckpt", "resume: expected a file, found nothing at nowhere.ckpt"),
     ],
 )
-def test_wrong_values_are_named(make_config, override, message):
+def test_wrong_values_are_refused_in_one_line(make_config, override, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as caught:
         make_config(override)
     assert "\n" not in str(caught.value)
 
 
-def test_several_mistakes_are_all_named(make_config):
+def test_all_mistakes_are_reported(make_config):
     with pytest.raises(UserError, match="seed: .*; compile: "):
         make_config("seed=-1", "compile=2")
 
 
-def test_a_missing_checkpoint_is_named():
+def test_a_missing_checkpoint_is_refused():
     for name, schema in (("evaluate", EvaluateConfig), ("sample", SampleConfig)):
         values = compose(name, ["checkpoint=nowhere.ckpt"])
         with pytest.raises(
@@ -110,7 +110,7 @@ def test_a_missing_checkpoint_is_named():
 
 
 @pytest.mark.parametrize("values", [None, [], 3, {}, {"data": None}, {"data": {"name": 1}}])
-def test_foreign_values_are_refused(values):
+def test_values_that_are_no_configuration_are_refused(values):
     with pytest.raises(UserError):
         check(RunConfig, values)
 

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them."""
+"""Runs the scripts as a user does."""
 
 import json
 import resource
@@ -24,7 +24,7 @@ def _run(script, *arguments, **options):
         ("train", ["train.lrr=1"], "train.lrr: no such key; did you mean optimizer.lr?"),
         ("train", ["lr=1e-3"], "lr: no such key; did you mean optimizer.lr?"),
         ("train", ["epochs=5"], "epochs: no such key; did you mean trainer.max_epochs?"),
-        ("train", ["sweep=temperature"], "sweep: no such key; a preset is added with +sweep=…"),
+        ("train", ["sweep=temperature"], "sweep: no such key; add a preset with +sweep=…"),
         ("train", ["-m", "task=vae,policy", "lrr=1"], "lrr: no such key; did you mean"),
         ("train", ["paths.output_dir="], "output_dir: expected at least 1 character, found ''"),
         ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
@@ -66,7 +66,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(script, arguments, message):
     assert not result.stdout
 
 
-def test_a_file_that_is_no_checkpoint():
+def test_a_file_that_is_no_checkpoint_is_refused():
     result = _run("evaluate", f"checkpoint={ROOT / 'pyproject.toml'}")
     assert result.returncode == 2
     assert result.stderr.startswith("error: checkpoint: expected a checkpoint of tensors and plain")
@@ -74,14 +74,14 @@ def test_a_file_that_is_no_checkpoint():
 
 
 def _processor_seconds(*command):
-    """What the processor did: waiting for another load on the machine does not count."""
+    """CPU time of a command, which does not depend on the load of the machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *command], capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_answers_do_not_wait_for_torch():
+def test_help_does_not_import_torch():
     script = str(ROOT / "scripts" / "train.py")
     for arguments in (["--help"], ["--cfg", "job"]):
         seconds = min(_processor_seconds(script, *arguments) for _ in range(3))
@@ -98,7 +98,7 @@ def test_help_lists_the_groups():
         assert line in text
 
 
-def test_multirun_writes_one_folder_a_run(tmp_path, data_dir):
+def test_multirun_writes_a_folder_for_each_run(tmp_path, data_dir):
     result = _run(
         "train",
         "-m",
@@ -124,7 +124,7 @@ def test_multirun_writes_one_folder_a_run(tmp_path, data_dir):
     assert len(values) == 4
 
 
-def test_a_schedule_alone_is_drawn(tmp_path):
+def test_schedule_works_without_a_temperature(tmp_path):
     result = _run(
         "schedule", "task=policy", "estimator=zgr", "temperature=none", f"hydra.run.dir={tmp_path}"
     )

@@ -1,4 +1,4 @@
-"""Whole runs, as small as they can be."""
+"""Complete but small runs of training, evaluation and sampling."""
 
 import json
 import math
@@ -23,7 +23,7 @@ SMALL = ["debug=fast", "model.hidden=[16]", "data.eval_batch_size=50"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir):
-    """An 8 × 4 model after a few steps, and its metrics."""
+    """The folder and the metrics of a short run, with 4 latents of 8 categories."""
     folder = tmp_path_factory.mktemp("run")
     overrides = [
         *SMALL,
@@ -40,7 +40,7 @@ def run(tmp_path_factory, data_dir):
     return folder, train(check(RunConfig, compose("train", overrides)))
 
 
-def test_run_folder_holds_everything(run):
+def test_the_run_folder_holds_all_files(run):
     folder, metrics = run
     for name in ("config.yaml", "metrics.json", "reconstructions.png", "samples.png"):
         assert (folder / name).stat().st_size > 0, name
@@ -79,7 +79,7 @@ def test_tensorboard_has_scalars_pictures_and_hyperparameters(run):
     assert temperatures[0] == pytest.approx(1.0)
     assert temperatures == sorted(temperatures, reverse=True)
     assert temperatures[-1] == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi * 39 / 40)) / 2)
-    # The HParams tab reads its session from a plugin summary.
+    # The HParams tab is stored as a plugin summary.
     assert any("_hparams_" in tag for tag in events.summary_metadata)
 
 
@@ -115,10 +115,10 @@ def _evaluate(folder, data_dir, output, *overrides):
 
 
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "untrained"])
-def test_metrics_depend_on_neither_batch_size_nor_run(
+def test_metrics_depend_on_neither_batch_size_nor_repetition(
     run, make_config, tmp_path, data_dir, trained
 ):
-    """Batches of 1, 7 and 1,000 of a validation split of 103 images."""
+    """Batches of 1, 7 and, twice, 1,000 images, for 103 validation images."""
     folder = run[0]
     if not trained:
         from dvae.tasks.vae.module import VAEModule
@@ -146,8 +146,8 @@ def test_metrics_depend_on_neither_batch_size_nor_run(
         assert other == pytest.approx(results[2], rel=1e-4)
 
 
-def test_evaluation_repeats_the_metrics_of_training(run, tmp_path, data_dir):
-    """The best checkpoint's val/elbo, over the images that training validated on."""
+def test_evaluation_reproduces_the_metrics_of_training(run, tmp_path, data_dir):
+    """The val/elbo of the best checkpoint, on the validation images of training."""
     folder, metrics = run
     evaluated = _evaluate(folder, data_dir, tmp_path / "m.json", "split=val")
     assert set(evaluated) > {"val/elbo", "val/relaxed_elbo", "val/nll_iw5", "val/nll_exact"}
@@ -249,7 +249,7 @@ SMOKE = [
         "callbacks",
     )
     for path in sorted((CONFIGS / group).glob("*.yaml"))
-    # Those of other tasks are tried where their tasks are.
+    # The tests of the other tasks cover their members.
     if path.stem not in ("actor_critic", "class_style", "labels", "likelihood", "stochastic")
 ] + [
     "data.binarization=fixed",
@@ -280,7 +280,7 @@ def test_every_option_trains_two_steps(make_config, option):
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_compiled_runs_keep_the_names_of_weights(make_config, tmp_path):
+def test_checkpoints_of_compiled_runs_load(make_config, tmp_path):
     config = make_config(*SMALL, "compile=true")
     assert math.isfinite(train(config)["val/elbo"])
     load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -304,8 +304,8 @@ FASTER = [
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_speed_changes_no_number(make_config, tmp_path, precision):
-    """The loss at every step, and the test metrics, however many steps a call takes."""
+def test_steps_per_call_changes_no_number(make_config, tmp_path, precision):
+    """Loss at every step, validation curve and test metrics do not depend on `steps_per_call`."""
     options = [*SMALL, "trainer.limit_train_batches=10", "trainer.max_epochs=2"]
     runs = []
     for number, faster in enumerate(FASTER):
@@ -317,8 +317,8 @@ def test_speed_changes_no_number(make_config, tmp_path, precision):
     assert all(run == runs[0] for run in runs[1:])
 
 
-def test_compiled_runs_learn_alike(make_config, tmp_path):
-    """The same noise: equal but for rounding at first, and in the mean later, when it has grown."""
+def test_compiled_runs_learn_equally_well(make_config, tmp_path):
+    """Losses agree at first; later only their means do, as rounding errors grow."""
     options = ["trainer.limit_train_batches=150", "trainer.max_epochs=1", "trainer.log_every=1"]
     curves = []
     for name in ("false", "true"):
@@ -327,7 +327,7 @@ def test_compiled_runs_learn_alike(make_config, tmp_path):
         curves.append(torch.tensor(list(_curve(folder).values())))
     assert torch.allclose(curves[0][:10], curves[1][:10], rtol=1e-4)
     difference = (curves[0] - curves[1])[10:]
-    # Within 4 standard errors, and what rounding leaves where there is no other difference.
+    # Within 4 standard errors, plus a margin for rounding.
     assert difference.mean().abs() < 4 * difference.std() / len(difference) ** 0.5 + 1e-2
     assert curves[0][-20:].mean() < 0.9 * curves[0][:5].mean()
 
@@ -345,7 +345,7 @@ def test_same_seed_same_numbers(make_config, tmp_path):
 def test_resumed_run_continues_step_and_temperature(make_config, tmp_path):
     options = [*SMALL, "trainer.max_epochs=3", "temperature.minimum=0.2"]
     whole = train(make_config(*options, output=tmp_path / "whole"))
-    # The first part is shorter; its temperature is that of the whole run.
+    # The first part has fewer epochs, but the temperature schedule of the whole run.
     start = make_config(
         *options, "temperature.steps=6", "trainer.max_epochs=2", output=tmp_path / "part"
     )

@@ -20,15 +20,15 @@ def estimator(request):
 
 @pytest.fixture(params=DRAWING)
 def drawing(request):
-    """All that draw; `exact` enumerates."""
+    """Estimators that draw codes: all but `exact`, which enumerates them."""
     return ESTIMATORS[request.param]().build()
 
 
 def _leading(estimator):
-    """The new leading axis that draws stand on, for 4 latents of 6 categories."""
+    """The leading axis that `sample` adds, for 4 latents of 6 categories."""
     if estimator.options.enumerates:
         return (6**4,)
-    # Estimators that draw several codes for each image say how many.
+    # Estimators that draw several codes per image have the attribute `num_samples`.
     return (estimator.num_samples,) if hasattr(estimator, "num_samples") else ()
 
 
@@ -38,7 +38,7 @@ def _noise(estimator, shape, seed=0):
 
 
 def _cost(sample):
-    """Some cost of every draw, quadratic in z."""
+    """A cost of each draw, quadratic in z."""
     weights = torch.arange(sample.z.shape[-1], dtype=torch.float32, device=sample.z.device)
     return (sample.z.float() * weights).sum((-2, -1)) ** 2
 
@@ -93,7 +93,7 @@ def test_autocast(estimator):
         assert set(sample.z.unique().tolist()) == {0.0, 1.0}
 
 
-def test_noise_makes_it_deterministic(drawing):
+def test_noise_makes_the_draw_deterministic(drawing):
     logits, noise = torch.randn(5, 4, 6), _noise(drawing, (5, 4, 6))
     first, second = (drawing.sample(logits.requires_grad_(), 0.5, noise=noise) for _ in range(2))
     assert torch.equal(first.z, second.z)
@@ -106,7 +106,7 @@ def test_noise_makes_it_deterministic(drawing):
     assert torch.equal(*gradients)
 
 
-def test_generator_makes_it_deterministic(drawing):
+def test_generator_makes_the_draw_deterministic(drawing):
     logits = torch.randn(5, 4, 6)
     z = [
         drawing.sample(logits, 0.5, generator=torch.Generator().manual_seed(s)).z for s in (3, 3, 4)
@@ -161,7 +161,7 @@ def test_codes_follow_the_logits_at_every_temperature(drawing, temperature):
     codes = draw(logits)
     # 15 frequencies within 4.5 standard errors: a false alarm once in 10,000 seeds.
     assert _largest_z(codes, logits.softmax(-1)) < 4.5
-    # A sampler at the wrong temperature is found out.
+    # Control: a sampler with other logits fails.
     assert _largest_z(draw(logits / 1.1), logits.softmax(-1)) > 4.5
 
 
@@ -179,7 +179,7 @@ def test_bad_temperatures_are_refused(estimator, temperature):
             attempt()
 
 
-def test_compiles_without_a_break(drawing):
+def test_compiles_without_a_graph_break(drawing):
     def step(logits, temperature, noise):
         sample = drawing.sample(logits, temperature, noise=noise)
         loss = drawing.surrogate(_cost(sample), sample)
@@ -197,7 +197,7 @@ def test_compiles_without_a_break(drawing):
     assert torch.allclose(*gradients, atol=1e-5)
 
 
-def test_the_temperature_matters_exactly_where_it_is_said_to(drawing):
+def test_temperature_has_an_effect_only_if_the_options_say_so(drawing):
     noise = _noise(drawing, (50, 4, 6))
 
     def gradient(temperature):

@@ -33,7 +33,7 @@ def shallow_vae(small_vae):
 
 
 def _brute_force(vae, images):
-    """log p(x) code by code, from the definition."""
+    """log p(x) from its definition, one code at a time."""
     log_prior = vae.prior.logits.log_softmax(-1)
     total = []
     for code in all_codes(vae.num_latents, vae.num_categories):
@@ -73,7 +73,7 @@ def test_exact_likelihood_takes_grey_targets(small_vae):
 
 @torch.no_grad()
 def test_elbo_is_distortion_and_rate(small_vae, images):
-    """The analytic rate and the mean distortion make up the expectation of the log weight."""
+    """The expected log weight is −(mean distortion + analytic rate)."""
     logits = small_vae.encode(images)
     codes = all_codes(3, 4)
     log_q = logits.log_softmax(-1).unsqueeze(0).expand(64, -1, -1, -1)
@@ -86,7 +86,7 @@ def test_elbo_is_distortion_and_rate(small_vae, images):
 
 @torch.no_grad()
 def test_order_of_the_bounds(shallow_vae, images):
-    """ELBO ≤ rising importance-weighted bounds ≤ log p(x), and the last meet."""
+    """ELBO ≤ importance-weighted bounds, rising with m, ≤ log p(x)."""
     exact = _exact(shallow_vae, images)
     logits = shallow_vae.encode(images)
     repeats = 150
@@ -110,7 +110,7 @@ def test_order_of_the_bounds(shallow_vae, images):
 
 
 @torch.no_grad()
-def test_bound_meets_the_exact_value_within_its_standard_error(shallow_vae, images):
+def test_bound_equals_the_exact_value_within_its_standard_error(shallow_vae, images):
     m = 100_000
     exact = _exact(shallow_vae, images)
     logits = shallow_vae.encode(images)
@@ -124,7 +124,7 @@ def test_bound_meets_the_exact_value_within_its_standard_error(shallow_vae, imag
     bound = importance_weighted_bound(log_weights)
     relative = (log_weights - bound).exp()
     standard_error = relative.std(0) / math.sqrt(m)
-    assert (standard_error < 0.05).all(), "the example should be sharp"
+    assert (standard_error < 0.05).all(), "the example should have small standard errors"
     assert ((bound - exact).abs() < 4.5 * standard_error).all()
 
 

@@ -55,7 +55,7 @@ def test_elbo_with_exact_gradients_is_the_expectation(vae, images):
     assert torch.allclose(_gradient(loss, vae), _gradient(expected, vae))
 
 
-def test_beta_weighs_the_rate_alone(vae, images):
+def test_beta_weights_only_the_rate(vae, images):
     _with(vae, "exact")
     output = vae(images)
     values = [ELBO(1, None)(vae, output, beta).item() for beta in (0.0, 0.5, 1.0)]
@@ -106,7 +106,7 @@ def test_vimco_and_iwae_have_the_value_of_the_bound_and_vimco_its_gradient(vae, 
             z = (gradients.mean(0) - exact_gradient) / (errors + 1e-12)
             # 808 coordinates: |z| < 5.5 with 39 degrees of freedom.
             assert z.abs().max() < 5.5
-            # The control: the gradient of the ELBO is another one.
+            # Control: the gradient of the ELBO fails.
             elbo = _gradient(ELBO(1, None)(_with(vae, "exact"), vae(images), 1.0), vae)
             assert ((gradients.mean(0) - elbo) / (errors + 1e-12)).abs().max() > 5.5
 
@@ -122,7 +122,7 @@ def test_vimco_leaves_each_draw_out_of_its_own_baseline():
 
 
 def test_relaxed_kl_bounds_the_likelihood_of_the_relaxed_model(vae, images):
-    """With posterior equal to prior and equal temperatures it vanishes; else it is positive."""
+    """It is 0 if posterior and prior agree, with their temperatures, and positive otherwise."""
     _with(vae, "gumbel_softmax", temperature=0.7)
     objective = ELBO(1, 0.7)
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_relaxed_kl_bounds_the_likelihood_of_the_relaxed_model(vae, images):
         vae.encoder.head.bias += torch.linspace(-2, 2, 12)
     rates = objective._sampled_rate(vae, vae(images.repeat(2000, 1, 1, 1)))
     assert rates.mean() > 4 * rates.std() / math.sqrt(len(rates))
-    # The code is a function of the relaxed sample: its divergence is the smaller one.
+    # The code is a function of the relaxed sample, so that its divergence is smaller.
     assert rates.mean() > vae(images).rate.mean()
 
 

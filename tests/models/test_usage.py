@@ -15,7 +15,7 @@ def draws():
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
-def test_batches_do_not_matter(draws, size):
+def test_results_do_not_depend_on_the_batch_size(draws, size):
     usage, information = CodeUsage(3, 4), MutualInformation()
     for logits, codes in zip(*(tensor.split(size) for tensor in draws), strict=True):
         usage.update(logits, codes)
@@ -67,4 +67,4 @@ def test_mutual_information_is_rate_minus_divergence_of_the_aggregate(draws):
     error = estimates.std() / math.sqrt(len(estimates))
     assert abs(estimates.mean() - exact) < 4 * error
     assert (estimates <= math.log(50) + 1e-6).all()
-    assert abs(rate - exact) > 10 * error, "the rate itself must not pass for the information"
+    assert abs(rate - exact) > 10 * error, "control: the rate is another value"

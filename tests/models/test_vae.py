@@ -55,7 +55,7 @@ def test_starts_at_the_base_rates(vae):
     )
 
 
-def test_codes_and_one_hot_vectors_decode_alike(vae):
+def test_codes_and_one_hot_vectors_give_the_same_parameters(vae):
     vae.eval()
     codes = torch.randint(10, (6, 20))
     z = torch.nn.functional.one_hot(codes, 10).float()
@@ -84,7 +84,7 @@ def test_evaluation_mode_does_not_depend_on_the_batch(vae):
 
 
 def test_starts_from_zero_without_base_rates(make_config):
-    """Pixels reach the encoder as they are, and an empty decoder gives even odds."""
+    """The encoder's input is not centred and the output bias is 0."""
     mean = torch.rand(1, 28, 28)
     config = make_config("model.hidden=[8]", "model.base_rates=false", "model.normalization=none")
     vae = config.build_model(mean)

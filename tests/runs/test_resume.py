@@ -1,4 +1,4 @@
-"""A run that was cut off goes on to the very numbers that it would have had."""
+"""An interrupted run resumes and ends with the same numbers as an undisturbed one."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.utils._pytree import tree_flatten_with_path
 
 from dvae.commands.checking import check
-from dvae.commands.cli import _survive, compose
+from dvae.commands.cli import _record_failure, compose
 from dvae.commands.train import train
 from dvae.errors import BusyError, UserError
 from dvae.files import lock_folder
@@ -45,7 +45,7 @@ KINDS = {
     "early": ["model.hidden=[16]", "callbacks.early_stopping=1", "optimizer.lr=0.3"],
 }
 
-# Processes that are forked from one that has imported everything start at once.
+# Forking from a server that has imported everything avoids the time of imports.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["dvae.commands.train", "dvae.commands.cli"])
 
@@ -68,8 +68,8 @@ def _start(*arguments):
     return process
 
 
-def _end(folder):
-    """Everything that a run ends with."""
+def _final_state(folder):
+    """The weights, optimizer and callback states, metrics and step count of a finished run."""
     last, best = (
         torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         for name in ("last", "best")
@@ -83,7 +83,7 @@ def _end(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data_dir):
-    """The end of a run of each kind that nothing disturbs, and the seconds that it took."""
+    """The final state and the duration in seconds of an uninterrupted run of each kind."""
     ends = {}
     for kind, overrides in KINDS.items():
         folder = tmp_path_factory.mktemp(kind)
@@ -91,12 +91,12 @@ def undisturbed(tmp_path_factory, data_dir):
         process = _start(folder, data_dir, overrides)
         process.join(300)
         assert process.exitcode == 0
-        ends[kind] = _end(folder), time.monotonic() - start
+        ends[kind] = _final_state(folder), time.monotonic() - start
     return ends
 
 
-def test_the_last_checkpoint_knows_the_best(undisturbed):
-    """Cut off right after it was written, a run has to find what was best by then."""
+def test_the_last_checkpoint_stores_the_best_score(undisturbed):
+    """A run that is killed right after the save needs the best score so far."""
     for kind, (end, _) in undisturbed.items():
         scores = [value for key, value in end.items() if str(key).endswith("key='score'))")]
         assert scores == [end["val/elbo"]] * 2, kind
@@ -106,7 +106,7 @@ def test_the_last_checkpoint_knows_the_best(undisturbed):
 def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, number):
     kind = list(KINDS)[number % len(KINDS)]
     expected, seconds = undisturbed[kind]
-    # Every moment is as likely, from the start to the test.
+    # Uniform over the whole run, the final test included.
     moment = random.Random(number).uniform(0, seconds)
     arguments = (tmp_path, data_dir, [*KINDS[kind], "trainer.save_every=0.01"])
     process = _start(*arguments)
@@ -116,7 +116,7 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
     process = _start(*arguments)
     process.join(300)
     assert process.exitcode == 0
-    found = _end(tmp_path)
+    found = _final_state(tmp_path)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         same = torch.equal if isinstance(value, torch.Tensor) else lambda one, other: one == other
@@ -124,8 +124,8 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
     assert not list(tmp_path.rglob(".*.part"))
 
 
-def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path):
-    """Hydra keeps the last command, also one that was refused."""
+def test_overrides_of_a_refused_command_are_not_resumed(tmp_path):
+    """Hydra writes the overrides of every command, also of a refused one."""
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
@@ -136,20 +136,20 @@ def test_what_a_run_was_refused_is_not_what_it_goes_on_with(tmp_path):
     assert [item.partition("=")[0] for item in arguments] == ["hydra.run.dir", "resume"]
 
 
-def test_a_checkpoint_by_itself_is_gone_on_from_in_a_new_folder(tmp_path):
+def test_a_checkpoint_outside_a_run_is_resumed_in_a_new_folder(tmp_path):
     (tmp_path / "a.ckpt").touch()
     arguments = resumed(["seed=1", f"resume={tmp_path / 'a.ckpt'}"], tmp_path)
     assert arguments == ["seed=1", f"resume='{tmp_path / 'a.ckpt'}'"]
 
 
 @pytest.mark.parametrize("target", ["typo", "."])
-def test_what_is_no_run_is_refused(tmp_path, target):
+def test_a_path_that_is_not_a_run_is_refused(tmp_path, target):
     with pytest.raises(UserError, match="resume: expected a run's folder or a checkpoint"):
         resumed([f"resume={tmp_path / target}"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refused_resumption_leaves_the_run_as_it_was(tmp_path, data_dir):
+def test_a_refused_resume_leaves_the_run_unchanged(tmp_path, data_dir):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, *args):
             if trainer.global_step == 6:
@@ -166,7 +166,7 @@ def test_a_refused_resumption_leaves_the_run_as_it_was(tmp_path, data_dir):
     assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
 
 
-def test_the_patience_is_that_of_the_run():
+def test_a_resumed_run_can_have_another_patience():
     longer = Patience("val/elbo", mode="max", patience=10)
     ended = EarlyStopping("val/elbo", mode="max", patience=3)
     ended.wait_count, ended.stopped_epoch = 3, 7
@@ -180,18 +180,18 @@ def test_early_stopping_ends_a_run(tmp_path, data_dir):
     assert last["global_step"] < 9 * 25
 
 
-def test_the_best_checkpoint_of_a_relative_folder_stays(tmp_path, monkeypatch):
+def test_the_best_checkpoint_in_a_relative_folder_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = Path("run/checkpoints/best.ckpt")
     path.parent.mkdir(parents=True)
     path.touch()
     best = BestCheckpoint(path, "val/elbo")
     best.load_state_dict({"score": -1.0})
-    # Under which name Lightning writes the next one.
+    # Lightning writes the next best checkpoint to the same path.
     assert best.best_model_path == best.format_checkpoint_name({}) == str(path.resolve())
 
 
-def test_a_folder_belongs_to_one_run(tmp_path):
+def test_only_one_run_can_lock_a_folder(tmp_path):
     with (
         lock_folder(tmp_path),
         pytest.raises(BusyError, match="no other run writes to"),
@@ -202,12 +202,12 @@ def test_a_folder_belongs_to_one_run(tmp_path):
         pass
 
 
-def test_a_second_start_of_a_sweep_leaves_the_running_one_alone(tmp_path, monkeypatch):
+def test_a_second_start_of_a_sweep_leaves_running_runs_alone(tmp_path, monkeypatch):
     hydra = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path))
     monkeypatch.setattr("dvae.commands.cli.HydraConfig", SimpleNamespace(get=lambda: hydra))
     record(tmp_path)
     before = (tmp_path / "status.json").read_text()
-    assert math.isnan(_survive(BusyError("another run writes to it")))
+    assert math.isnan(_record_failure(BusyError("another run writes to it")))
     assert (tmp_path / "status.json").read_text() == before
-    assert math.isnan(_survive(UserError("it cannot be")))
+    assert math.isnan(_record_failure(UserError("it cannot be")))
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

@@ -1,4 +1,4 @@
-"""Sweeps end in an answer, chosen by validation."""
+"""Sweeps end with a table and a plot, ranked by validation."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from dvae.runs.summary import command, summarize
 
 
 def _write(folder, overrides, val, *, test=-1.0, state="finished", reason=None):
-    """A run as its folder tells it."""
+    """Writes the files of a run."""
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
     error = None if state == "finished" else UserError(reason)
@@ -30,7 +30,7 @@ def _write(folder, overrides, val, *, test=-1.0, state="finished", reason=None):
 
 
 def _grid(path, **values):
-    """A finished run for each combination of two keys' values, or of one key's."""
+    """Writes a finished run for each combination of the values of one or two keys."""
     (x, xs), (y, ys) = [*values.items(), ("trainer.max_epochs", [1])][:2]
     for a in xs:
         for b in ys:
@@ -45,7 +45,7 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     fixed = ["+sweep=temperature", "model.hidden=[8]"]
     for minimum, values in {"0.1": (-100, -104), "0.3": (-101, -101.5), "0.5": (-90, None)}.items():
         for seed, val in enumerate(values):
-            # The best on the test set is the worst on validation.
+            # The setting that is best on the test set is worst on validation.
             state = "failed" if val is None else "finished"
             overrides = [*fixed, f"temperature.minimum={minimum}", f"seed={seed}"]
             test = -val if val else 0
@@ -76,7 +76,7 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     assert (tmp_path / "sweep.png").stat().st_size > 0
 
 
-def test_without_validation_images_nothing_is_ranked(tmp_path, capsys):
+def test_settings_are_not_ranked_without_validation_images(tmp_path, capsys):
     for lr in ("1", "2"):
         _write(tmp_path / lr, [f"optimizer.lr={lr}"], -1.0)
         (tmp_path / lr / "metrics.json").write_text(json.dumps({"test/elbo": -float(lr)}))
@@ -97,7 +97,7 @@ def test_without_validation_images_nothing_is_ranked(tmp_path, capsys):
     ],
     ids=["lines", "two numbers, two values", "grid", "names", "seeds"],
 )
-def test_the_plot_fits_what_was_swept(tmp_path, monkeypatch, values, lines, maps):
+def test_the_kind_of_plot_depends_on_the_swept_keys(tmp_path, monkeypatch, values, lines, maps):
     drawn = []
     for name in ("_line", "_heat_map"):
         draw = getattr(sweep_plot, name)
@@ -109,7 +109,7 @@ def test_the_plot_fits_what_was_swept(tmp_path, monkeypatch, values, lines, maps
     assert (drawn.count("_line"), drawn.count("_heat_map")) == (lines, maps)
 
 
-def test_a_search_is_drawn_key_by_key(tmp_path, monkeypatch):
+def test_the_plot_of_a_search_has_a_panel_for_each_key(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(sweep_plot, "_line", lambda *a, **k: drawn.append(a[2]))
     for i in range(8):
@@ -119,7 +119,7 @@ def test_a_search_is_drawn_key_by_key(tmp_path, monkeypatch):
     assert drawn == ["optimizer.lr", "temperature.minimum"]
 
 
-def test_runs_are_read_while_they_go(tmp_path):
+def test_runs_in_progress_are_read(tmp_path):
     _write(tmp_path / "a", ["seed=3"], None, state="running")
     [run] = find_runs(tmp_path)
     assert (run.state, run.seed) == ("failed", 3)
@@ -134,7 +134,7 @@ def test_runs_are_read_while_they_go(tmp_path):
     assert rank(find_runs(tmp_path)) == []
 
 
-def test_a_finished_run_is_not_repeated_and_another_one_is_refused(make_config):
+def test_a_finished_run_is_not_repeated_and_other_settings_are_refused(make_config):
     config = make_config()
     calls = []
 
@@ -162,7 +162,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_is_refused(make_config):
 
 
 @pytest.mark.parametrize("found", ["none", "no folder"])
-def test_an_empty_folder_is_named(tmp_path, found):
+def test_a_folder_without_runs_is_refused(tmp_path, found):
     path = tmp_path if found == "none" else tmp_path / "nowhere"
     script = [sys.executable, str(ROOT / "scripts" / "summarize.py"), str(path)]
     result = subprocess.run(script, capture_output=True, text=True)
@@ -179,11 +179,11 @@ def test_every_value_of_a_preset_composes(make_config, preset):
     for key, values in params.items():
         for value in str(values).split(",") if "(" not in str(values) else []:
             make_config(f"{key}={value}")
-    # A preset says which runs there are and nothing else: a run's command repeats it without.
+    # A preset holds nothing but the search space, so the command of a run does not need it.
     assert set(content) <= {"defaults", "hydra"}
 
 
-def test_commands_quote_what_a_shell_would_read(tmp_path):
+def test_commands_are_quoted_for_the_shell(tmp_path):
     _write(tmp_path / "a", ["+sweep=latents", "model.hidden=[8,4]", "seed=1"], -1.0)
     runs = find_runs(tmp_path)
     assert command(runs[0]) == "python scripts/train.py 'model.hidden=[8,4]' seed=1"
@@ -194,7 +194,7 @@ def test_commands_quote_what_a_shell_would_read(tmp_path):
     ("launcher", "message"),
     [("jobli", "hydra/launcher: expected one of basic, joblib, ray, slurm"), ("ray", "extra ray")],
 )
-def test_launchers_are_named(launcher, message):
+def test_a_wrong_launcher_is_refused_with_advice(launcher, message):
     from dvae.commands.cli import _no_option
 
     assert message in _no_option("hydra/launcher", launcher)

@@ -49,8 +49,8 @@ def _transitions(count=5, terminated=0.0):
 
 
 @pytest.mark.parametrize("terminated", [0.0, 1.0])
-def test_the_critics_goal(terminated):
-    """Spelled out in loops; nothing follows a termination."""
+def test_critic_loss(terminated):
+    """Matches explicit loops; no reward follows a termination."""
     model, batch = _model(discount=0.9, entropy_weight=0.2), _transitions(terminated=terminated)
     errors = []
     for s, a, r, after, end in zip(*batch, strict=True):
@@ -63,8 +63,8 @@ def test_the_critics_goal(terminated):
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "reinmax", "reinforce", "rloo"])
-def test_the_actor_follows_the_gradient_of_its_value(estimator):
-    """Linear critics: straight-through is exact, as are score functions, in the mean."""
+def test_the_actor_gradient_is_unbiased(estimator):
+    """The critics are linear in z, so straight-through is unbiased, as are score functions."""
     model, states = _model(estimator, entropy_weight=0.3), _transitions(3).observations
     parameters = list(model.actor.parameters())
     policy = model.logits(states).softmax(-1)
@@ -80,10 +80,10 @@ def test_the_actor_follows_the_gradient_of_its_value(estimator):
     error = estimates.std(0) / 10
     # 4 standard errors in each of 68 entries: a false alarm in 1 of 230 seeds.
     assert ((estimates.mean(0) - exact).abs() <= 4 * error + 1e-12).all()
-    assert exact.norm() > 5 * error.norm(), "the test would pass for no gradient"
+    assert exact.norm() > 5 * error.norm(), "the gradient is lost in noise"
 
 
-def test_each_loss_trains_its_own_part():
+def test_each_loss_trains_only_its_network():
     model, batch = _model(), _transitions()
     model.actor_loss(batch.observations)[0].backward()
     assert all(p.grad is None for p in [*model.critics.parameters(), *model.targets.parameters()])
@@ -94,7 +94,7 @@ def test_each_loss_trains_its_own_part():
     assert all(p.grad.abs().sum() > 0 for p in model.critics.parameters())
 
 
-def test_slow_critics_follow():
+def test_target_critics_follow_the_critics():
     model = _model()
     before = [p.clone() for p in model.targets.parameters()]
     fast = list(model.critics.parameters())
@@ -112,7 +112,7 @@ def _filled(capacity, count):
     return replay
 
 
-def test_memory_forgets_the_oldest():
+def test_memory_drops_the_oldest_steps():
     replay = _filled(5, 8)
     drawn = replay.draw(1000, 0)
     assert replay.size == 5
@@ -121,7 +121,7 @@ def test_memory_forgets_the_oldest():
     assert torch.equal(drawn.next_observations[:, 0], drawn.rewards + 1)
 
 
-def test_draws_are_functions_of_their_key_and_survive():
+def test_draws_depend_on_their_key_and_survive_a_reload():
     replay = _filled(5, 8)
     other = Replay(5, 1)
     other.load_state_dict(replay.state_dict())
@@ -132,10 +132,14 @@ def test_draws_are_functions_of_their_key_and_survive():
     assert not torch.equal(replay.draw(50, 1, 2).actions, replay.draw(50, 1, 3).actions)
     with pytest.raises(ValueError, match="at most 3 steps"):
         Replay(3, 1).load_state_dict(replay.state_dict())
+    for capacity, count, place in ((5, 8, 7), (5, 3, 0), (5, 8, -1)):
+        state = _filled(capacity, count).state_dict()
+        with pytest.raises(ValueError, match="expected the next step at"):
+            Replay(capacity, 1).load_state_dict({**state, "next": place})
 
 
 class _Counting:
-    """An environment that is cut off after three steps, or terminates on action 1."""
+    """An environment that truncates after three steps, and terminates on action 1."""
 
     def reset(self, seed):
         self.seed, self.count = seed, 0
@@ -146,7 +150,7 @@ class _Counting:
         return np.array([self.seed % 97, self.count]), 1.0, action == 1, self.count == 3, {}
 
 
-def test_being_cut_off_is_not_an_end():
+def test_truncation_is_not_termination():
     episodes = Episodes(_Counting(), seed=0)
     first = episodes.observation
     for _ in range(2):
@@ -160,7 +164,7 @@ def test_being_cut_off_is_not_an_end():
     assert episodes.step(1)[2:] == (True, 1.0)
 
 
-def test_a_running_episode_comes_back():
+def test_a_running_episode_is_restored():
     episodes, other = (Episodes(make_environment("CartPole-v1"), seed=3) for _ in range(2))
     for action in [0, 1, 1, 0, 1] * 12:
         episodes.step(action)
@@ -169,7 +173,7 @@ def test_a_running_episode_comes_back():
         assert torch.equal(episodes.step(action)[0], other.step(action)[0])
 
 
-def test_episodes_do_not_depend_on_those_beside_them():
+def test_episodes_do_not_depend_on_those_played_with_them():
     def act(observations):
         return (observations[:, 2] > 0).long()
 
@@ -211,14 +215,14 @@ OPTIONS = [
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_trains(tmp_path, option):
-    # The task's own temperature gives way to an estimator that has none.
+    # The task's default temperature does not fit estimators without one.
     none = ["temperature=none"] if option[10:] in ("reinforce", "rloo", "exact", "zgr") else []
     metrics = train(_config(tmp_path, *option.split(), *none))
     assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_a_policy_that_diverges_ends_in_one_line(tmp_path):
-    """In the middle of a call too, where actions are drawn from its logits."""
+    """Also in the middle of a call, where actions are drawn from NaN logits."""
     with pytest.raises(DivergedError, match="expected"):
         train(_config(tmp_path, "optimizer.lr=1e30", "optimizer.warmup=0"))
 
@@ -236,26 +240,26 @@ def test_a_policy_that_diverges_ends_in_one_line(tmp_path):
         ("callbacks.gradient_snr=1", "callbacks.gradient_snr"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path, override, message):
+def test_invalid_settings_are_refused(tmp_path, override, message):
     with pytest.raises(UserError, match=message):
         train(_config(tmp_path, override))
 
 
-def test_a_run_that_is_cut_off_goes_on_as_if_undisturbed(tmp_path):
+def test_an_interrupted_run_resumes_exactly(tmp_path):
     from pytorch_lightning.callbacks import Callback
 
-    class CutOff(Callback):
+    class Interrupt(Callback):
         def on_train_batch_end(self, trainer, *args):
             if trainer.global_step == 50:
-                raise RuntimeError("cut off")
+                raise RuntimeError("interrupted")
 
     options = ["trainer.max_epochs=3", "trainer.steps_per_call=10", "trainer.save_every=0"]
     whole = train(_config(tmp_path / "whole", *options))
-    with pytest.raises(RuntimeError, match="cut off"):
-        train(_config(tmp_path / "part", *options), [CutOff()])
+    with pytest.raises(RuntimeError, match="interrupted"):
+        train(_config(tmp_path / "part", *options), [Interrupt()])
     last = tmp_path / "part" / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
-    assert content["global_step"] % 30, "it was to be in the middle of an epoch"
+    assert content["global_step"] % 30, "the checkpoint should lie within an epoch"
     assert train(_config(tmp_path / "part", *options, f"resume={last}")) == whole
     ends = [
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
@@ -266,7 +270,7 @@ def test_a_run_that_is_cut_off_goes_on_as_if_undisturbed(tmp_path):
     assert ends[0]["experience"]["episodes"] == ends[1]["experience"]["episodes"]
 
 
-def test_checkpoints_are_evaluated_and_filmed(tmp_path):
+def test_checkpoints_are_evaluated_and_sampled(tmp_path):
     from PIL import Image
 
     metrics = train(_config(tmp_path))

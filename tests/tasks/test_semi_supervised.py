@@ -1,4 +1,4 @@
-"""Classes drawn and marginalized, against enumeration; a few labels, drawn by seed."""
+"""Semi-supervised classification, against enumeration of classes; which images have labels."""
 
 import math
 
@@ -39,16 +39,14 @@ def images():
 
 @pytest.fixture
 def noise():
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(4, D, generator=generator, dtype=torch.float64)
+    return torch.randn(4, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
 def _model(estimator="exact"):
     torch.manual_seed(0)
     shape, layer = (1, 4, 4), CategoricalLayer(0.7, estimator)
     encoder = MLPEncoder(shape, 1, K, hidden=(5,), activation="relu", normalization="none")
-    model = ClassStyleVAE(encoder, layer, Bernoulli(), K, D, 6, torch.rand(shape))
-    model.double()
+    model = ClassStyleVAE(encoder, layer, Bernoulli(), K, D, 6, torch.rand(shape)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -56,7 +54,7 @@ def _model(estimator="exact"):
 
 
 def _by_hand(model, images, noise):
-    """The negative bound, image by image and class by class, from the distributions of torch."""
+    """The negative bound by loops over images and classes, with torch.distributions."""
     total = 0.0
     for i in range(len(images)):
         image = images[i : i + 1]
@@ -84,7 +82,7 @@ def test_marginalization_is_the_sum_over_classes(images, noise):
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(own, by_hand, strict=True))
 
 
-def test_a_label_leaves_one_term_of_the_sum(images):
+def test_labelled_cost_is_the_term_of_the_label(images):
     model = _model()
     labels = torch.tensor([0, 2, 1, 1])
     with torch.random.fork_rng():
@@ -117,7 +115,7 @@ def test_drawn_classes_have_the_gradient_of_marginalized_ones(images, noise, est
     # 4 standard errors in each of 33 entries: a false alarm in 1 of 480 seeds.
     assert ((estimates.mean(0) - exact).abs() <= 4 * error + 1e-12).all()
     first = marginal.classifier.head.weight.numel()
-    assert exact[:first].norm() > 5 * error[:first].norm(), "the test would pass for no gradient"
+    assert exact[:first].norm() > 5 * error[:first].norm(), "the gradient is lost in noise"
 
 
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
@@ -128,7 +126,7 @@ def test_every_estimator_reaches_all_parameters(images, estimator):
 
 
 def test_bounds_stay_below_the_likelihood(images):
-    """The style has one dimension, so that a sum over a fine grid gives log p(x)."""
+    """The style has one dimension, so a sum over a fine grid gives log p(x)."""
     model = _model()
     grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)
     log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(grid) + math.log(grid[1] - grid[0])
@@ -144,16 +142,14 @@ def test_bounds_stay_below_the_likelihood(images):
         bounds = -(costs * q.T).sum(1) - model.rate(logits)
         error = bounds.std(0) / len(bounds) ** 0.5
         assert (bounds.mean(0) + 4 * error < exact).all()
+        evaluation = Evaluation(max_decodes=999)
         module = SemiSupervisedModule(
-            model,
-            classification_weight=1.0,
-            deformation=0.0,
-            evaluation=Evaluation(max_decodes=999),
+            model, classification_weight=1.0, deformation=0.0, evaluation=evaluation
         )
         streams = ImageStreams(torch.arange(len(images)), 0)
         tight = module._sampled_bound(images, logits, streams, 20_000)
     assert (tight - exact).abs().max() < 0.02
-    assert (exact - bounds.mean(0)).min() > 0.04, "the test would not see a loose bound"
+    assert (exact - bounds.mean(0)).min() > 0.04, "the bound is too tight to test"
 
 
 def test_labels_are_balanced_and_drawn_by_seed():
@@ -165,8 +161,8 @@ def test_labels_are_balanced_and_drawn_by_seed():
     assert not torch.equal(chosen, draw_labelled(labels, 100, seed=2))
 
 
-def test_which_labels_are_there_has_nothing_to_do_with_the_order_of_epochs():
-    """Those of the first batches of an epoch are no likelier to have one."""
+def test_labelled_images_are_independent_of_the_epoch_order():
+    """Images in the first batch of an epoch are no likelier to have a label."""
     count, labels = 50_000, torch.arange(50_000) % 10
     chosen = set(draw_labelled(labels, 100, seed=0).tolist())
     for epoch in range(3):
@@ -199,13 +195,12 @@ def test_labels_belong_to_their_images(data_dir, mnist, binarization):
         assert torch.equal(batch.labels, of_file[own])
         assert set(own.tolist()) <= chosen
         assert len(own.unique()) == 20
-        # No ink where the image has none: the images are those of the indices.
+        # Blank pixels stay blank, so the images belong to the indices.
         assert not batch.images[raw[batch.indices] == 0].any()
     again = data.train_dataloader()._loader.batches(7)
     for expected, found in zip(drawn[7:], again, strict=False):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    first = next(iter(data.eval_dataloader("val")))
-    assert torch.equal(first.labels, of_file[50_000:51_000])
+    assert torch.equal(next(iter(data.eval_dataloader("val"))).labels, of_file[50_000:51_000])
 
 
 def test_deformation():
@@ -215,7 +210,7 @@ def test_deformation():
     assert torch.allclose(deform(images, 0.0), images, atol=1e-5)
     moved = deform(images, 0.1)
     rows = (moved.sum((1, 3)) * torch.arange(28)).sum(-1) / moved.sum((1, 2, 3)) - 13.5
-    # A shift of 0.1 of half the height, in standard deviations.
+    # Shifts have a standard deviation of 0.1 of half the height.
     assert rows.std() == pytest.approx(1.4, rel=0.15)
     assert rows.mean().abs() < 4 * 1.4 / 500**0.5
 
@@ -269,12 +264,12 @@ def test_every_option_trains(tmp_path, data_dir, option):
         (["objective=elbo"], "objective.name: expected one of 'labels'"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, data_dir, overrides, message):
+def test_invalid_settings_are_refused(tmp_path, data_dir, overrides, message):
     with pytest.raises(UserError, match=message):
         _config(tmp_path, data_dir, *overrides)
 
 
-def test_it_learns_and_is_evaluated_and_drawn(tmp_path, data_dir):
+def test_training_evaluation_and_sampling(tmp_path, data_dir):
     config = _config(
         tmp_path,
         data_dir,
@@ -285,7 +280,7 @@ def test_it_learns_and_is_evaluated_and_drawn(tmp_path, data_dir):
         "data.eval_batch_size=500",
     )
     metrics = train(config)
-    # A tenth of the images by chance.
+    # Chance gives 10 %.
     assert metrics["test/accuracy"] > 50
     assert (tmp_path / "run" / "classes.png").exists()
     own = [f"checkpoint={tmp_path / 'run/checkpoints/best.ckpt'}", f"data_dir={data_dir}"]

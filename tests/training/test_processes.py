@@ -21,7 +21,7 @@ from dvae.tasks.options import EvaluateConfig
 from dvae.tasks.policy.episodes import EpisodeData
 from dvae.training.processes import check_processes
 
-# A number of validation images that neither batches nor processes divide.
+# The number of validation images is a multiple of neither batch size nor processes.
 SMALL = [
     "model.hidden=[32]",
     "model.num_latents=4",
@@ -37,7 +37,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir):
-    """The folder of a run of two processes, and its metrics."""
+    """The folder of a run with two processes, and its metrics."""
     folder = tmp_path_factory.mktemp("ddp")
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer=ddp", *SMALL]
     where = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", "trainer.accelerator=cpu"]
@@ -47,7 +47,7 @@ def run(tmp_path_factory, data_dir):
         [*command, *where, *options], capture_output=True, text=True, timeout=300, env=env
     )
     assert result.returncode == 0, result.stderr
-    # One process speaks for both.
+    # Only one process prints metrics.
     assert result.stdout.count("val/elbo") == 2
     return folder, json.loads((folder / "metrics.json").read_text())
 
@@ -68,13 +68,13 @@ def test_one_set_of_files_is_written(run):
         "status.json",
     }
     assert {path.name for path in (run[0] / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    # The name of an events file holds the process that wrote it.
+    # The name of an events file contains the process that wrote it.
     writers = {path.name.split(".")[-2] for path in run[0].glob("*tfevents*")}
     assert len(writers) == 1
 
 
 def test_each_validation_image_counts_once(run, tmp_path, data_dir):
-    """One process alone finds the very metrics of both together, for the checkpoint they wrote."""
+    """One process evaluates the checkpoint to the same metrics as two processes together."""
     overrides = [
         f"checkpoint={run[0] / 'checkpoints' / 'best.ckpt'}",
         f"data_dir={data_dir}",
@@ -89,11 +89,11 @@ def test_each_validation_image_counts_once(run, tmp_path, data_dir):
 
 
 def test_two_processes_learn_like_one(run, make_config, tmp_path):
-    """Same global batch, same weights at the start: the rest is noise, as between seeds.
+    """Global batch and initial weights are the same, so only noise differs, as between seeds.
 
-    Four runs of one process estimate it. The difference of a new run to their mean has a standard
-    error of s·√(1 + 1/4) and is t-distributed with 3 degrees of freedom: 6 of them are exceeded
-    once in 100 times by chance, for which seeds are fixed.
+    Four runs of one process estimate this noise. The difference between a new run and their mean
+    has standard error s·√(1 + 1/4) and a t distribution with 3 degrees of freedom: it exceeds 6
+    standard errors in 1 of 100 cases. Seeds are fixed.
     """
     alone = [
         train(make_config(*SMALL, f"seed={seed}", output=tmp_path / str(seed)))["val/elbo"]
@@ -117,7 +117,7 @@ def test_each_image_is_seen_once_an_epoch_and_no_noise_twice():
     ]
 
 
-def test_a_batch_is_shared_out_evenly(mnist):
+def test_batch_size_is_a_multiple_of_the_processes(mnist):
     mnist(batch_size=128).check_processes(2)
     with pytest.raises(UserError, match="data.batch_size: expected a multiple of the 2 processes"):
         mnist(batch_size=129).check_processes(2)
@@ -136,11 +136,11 @@ def _hydra(monkeypatch, mode, *overrides):
         monkeypatch.delenv(rank, raising=False)
 
 
-def test_a_sweep_starts_no_processes(make_config, monkeypatch):
+def test_a_run_of_a_sweep_uses_one_process(make_config, monkeypatch):
     _hydra(monkeypatch, RunMode.MULTIRUN)
     with pytest.raises(UserError, match="trainer.devices: expected 1 in a sweep"):
         check_processes(make_config("trainer=ddp"))
-    # Processes that the launcher has started are another matter.
+    # A launcher may start several processes.
     monkeypatch.setenv("SLURM_PROCID", "0")
     check_processes(make_config("trainer=ddp"))
 

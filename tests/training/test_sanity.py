@@ -1,4 +1,4 @@
-"""Numbers that leave the finite ones, and models that say nothing."""
+"""Losses and gradients that are not finite, and models that learn nothing."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ SMALL = ["debug=fast", "model.hidden=[16]", "data.eval_batch_size=50", "model.nu
 
 
 def _break(monkeypatch, steps, value, *, gradient=False):
-    """Makes the losses of some steps, or their gradients only, not finite."""
+    """Makes the losses of some steps, or only their gradients, NaN or infinite."""
     loss_of = VAEModule.training_loss
 
     def broken(self, batch):
@@ -25,7 +25,7 @@ def _break(monkeypatch, steps, value, *, gradient=False):
         if self.global_step not in steps:
             return loss, curves
         if gradient:
-            # Adds nothing, with a slope that overflows.
+            # Adds 0 to the loss, but its gradient overflows.
             return loss + (loss - loss.detach()) * value * value, curves
         return loss * value, {**curves, "rate": curves["rate"] * value}
 
@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(make_config, tmp_path, monkeypat
 
 def test_a_gradient_that_is_not_finite_ends_the_run(make_config, monkeypatch):
     _break(monkeypatch, [2], 1e30, gradient=True)
-    with pytest.raises(DivergedError, match="steps 0 to 3: expected finite gradients"):
+    with pytest.raises(DivergedError, match="steps 0 to 2: expected finite weights"):
         train(make_config(*SMALL, *LONGER, "trainer.steps_per_call=3"))
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_skips_most_steps_ends(make_config, monkeypatch):
 
 
 class _Data:
-    """Validation images of two kinds of digits, and their mean."""
+    """Validation images of two kinds, and their mean."""
 
     def __init__(self):
         self.all = torch.zeros(10, 1, 28, 28, dtype=torch.uint8)
@@ -103,33 +103,33 @@ def _concerns(small_vae, rate, distortion, used=4):
     return set(module.concerns({"val/rate": rate, "val/distortion": distortion}, _Data()))
 
 
-def test_models_that_say_nothing_are_told(small_vae):
+def test_codes_without_information_are_reported(small_vae):
     ceiling, mean_image = 3 * math.log(4), 392 * math.log(2)
     assert _concerns(small_vae, 0.5 * ceiling, 100.0) == set()
     assert _concerns(small_vae, 0.01, mean_image) == {"collapsed posterior"}
     assert _concerns(small_vae, 0.99 * ceiling, mean_image) == {"rate without information"}
-    # A full rate that does carry information is what one wants.
+    # A full rate is fine if it carries information.
     assert _concerns(small_vae, 0.99 * ceiling, 0.8 * mean_image) == set()
     assert _concerns(small_vae, 1.0, 100.0, used=1) == {"dead categories"}
     assert _concerns(small_vae, 1.0, 100.0, used=3) == set()
 
 
-def test_a_warning_comes_once_in_log_and_tensorboard(make_config, tmp_path, caplog):
+def test_a_warning_is_written_once_to_log_and_tensorboard(make_config, tmp_path, caplog):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # A heavy weight on the rate makes any posterior collapse.
     options = ["objective.beta=1e4", "trainer.limit_train_batches=100", "trainer.max_epochs=3"]
     with caplog.at_level(logging.WARNING, logger="dvae"):
         train(make_config(*SMALL, *options))
-    told = [r.message for r in caplog.records if "collapsed posterior: the rate is" in r.message]
-    assert len(told) == 1
-    assert told[0].startswith("step ")
+    found = [r.message for r in caplog.records if "collapsed posterior: the rate is" in r.message]
+    assert len(found) == 1
+    assert found[0].startswith("step ")
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert "warnings/collapsed posterior/text_summary" in events.Tags()["tensors"]
 
 
-def test_a_warning_comes_again_when_it_had_ceased(caplog):
+def test_a_warning_is_repeated_after_its_condition_has_cleared(caplog):
     class Module(VAEModule):
         def __init__(self):
             pass
@@ -150,7 +150,7 @@ def test_a_warning_comes_again_when_it_had_ceased(caplog):
     assert [record.message for record in caplog.records] == ["step 300: a: x"] * 2
 
 
-def test_status_tells_why(make_config, tmp_path, monkeypatch):
+def test_status_names_the_reason(make_config, tmp_path, monkeypatch):
     from dvae.runs.folder import run_in_folder
 
     _break(monkeypatch, [1], math.inf)

@@ -1,1 +1,1 @@
-"""Timing."""
+"""Benchmarks of training and evaluation."""

@@ -1,6 +1,6 @@
-"""What training and evaluation are timed against: bare matrix products, and plain PyTorch.
+"""Baselines for the timing of training and evaluation: matrix products alone, and plain PyTorch.
 
-Each is a function of a configuration that returns a step, with the configured network, data and
+Each baseline takes a configuration and returns a step, with the configured network, data and
 precision.
 """
 
@@ -30,10 +30,10 @@ Step = Callable[[], object]
 
 
 def floor(config: VAEConfig, device: torch.device) -> Step:
-    """The matrix products (and convolutions) of the network, forward and backward, and no more.
+    """Only the matrix products (and convolutions) of the network, forward and backward.
 
-    Their operands are in the configured precision; nothing is drawn, activated or updated. No
-    training of this network on this library can be faster.
+    The operands have the configured precision. There are no draws, activations or updates, so this
+    is a lower bound on the time of a training step with PyTorch.
     """
     vae = config.build_model().eval()
     images = torch.rand(config.data.batch_size, *config.data.image_shape)
@@ -53,7 +53,7 @@ def floor(config: VAEConfig, device: torch.device) -> Step:
 
 
 def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
-    """The layers with a weight that a use of the model passes through, with their input's shape."""
+    """The linear and convolutional layers that `use` calls, with the shapes of their inputs."""
     calls: list[tuple[nn.Module, torch.Size]] = []
     hooks = [
         module.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape)))
@@ -70,7 +70,7 @@ def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
 def _product(
     module: nn.Module, shape: torch.Size, *, wants_input_gradient: bool, forward_only: bool = False
 ) -> Step:
-    """A layer's product forward, and the products for the gradients of its weight and input."""
+    """A layer's forward product, and the products for the gradients of its weight and input."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     x = torch.randn(shape, dtype=weight.dtype, device=weight.device)
     if isinstance(module, nn.Linear):
@@ -143,7 +143,7 @@ def likelihood(config: VAEConfig, device: torch.device) -> Step:
 
 
 def loop(config: VAEConfig, device: torch.device) -> Step:
-    """A plain loop over images that lie in memory, with the default Adam."""
+    """A plain loop over images in memory, with default Adam."""
     data = config.data.build(config.paths.data_dir, config.seed)
     images = (data.images("train").float() / 255).to(device)
 
@@ -160,7 +160,7 @@ def tutorial(config: VAEConfig, device: torch.device) -> Step:
     """The loop of a tutorial: torchvision's data set, `ToTensor`, a `DataLoader`, default Adam.
 
     Raises:
-        UserError: With another data set than MNIST.
+        UserError: If the data set is not MNIST.
     """
     if config.data.name != "mnist":
         raise UserError(f"tutorial: expected data=mnist, found {config.data.name}")
@@ -216,4 +216,4 @@ BASELINES: dict[str, Callable[[VAEConfig, torch.device], Step]] = {
     "loop": loop,
     "tutorial": tutorial,
 }
-"""The names by which cases of the benchmark know the baselines."""
+"""Kind of a case → baseline."""

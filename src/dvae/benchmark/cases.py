@@ -1,7 +1,7 @@
-"""Times training steps of several configurations in one run: a table and JSON.
+"""Times training steps of several configurations: a table and JSON.
 
-Machines drift. Each case therefore lives in a process of its own, and the processes take turns: all
-meet the same conditions, and the ratios within a round mean more than the times.
+The speed of a machine drifts. Each case therefore runs in its own process, and the processes take
+turns. Within a round all cases meet similar conditions, so ratios are more reliable than times.
 """
 
 import multiprocessing
@@ -36,10 +36,10 @@ class Timing:
 
     Attributes:
         case: What was timed.
-        milliseconds: A step, the median over rounds.
-        ratio: To the case that is compared with in the same round, the median over rounds.
-        images_per_second: Training images, from the median.
-        mebibytes: Peak memory: of the process, libraries included, or of the GPU.
+        milliseconds: Time of a step, median over rounds.
+        ratio: Time relative to the reference case in the same round, median over rounds.
+        images_per_second: Batch size divided by the median time.
+        mebibytes: Peak memory of the process, libraries included; on a GPU, of the GPU.
     """
 
     case: str
@@ -50,13 +50,13 @@ class Timing:
 
 
 def benchmark(config: BenchmarkConfig) -> list[Timing]:
-    """Times the cases in turns, prints a table, writes `benchmark.json`.
+    """Times the cases in turns, prints a table and writes `benchmark.json`.
 
     Args:
         config: The configuration.
 
     Returns:
-        One timing a case.
+        One timing for each case.
 
     Raises:
         UserError: If a case is wrong or fails.
@@ -104,14 +104,14 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
         f"trainer.max_epochs={config.warmup + config.rounds + 1}",
     ]
     values = compose("train", [*config.shared, *config.extra, *overrides, *own])
-    # Training of any task is timed; the baselines are those of a VAE.
+    # `train` works with any task, the baselines only with a VAE.
     schema = RunConfig if kind == "train" else VAEConfig
     return Case(name, kind, check(schema, values), config.profile)
 
 
 @contextmanager
 def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
-    """A process for each case; they end with the context."""
+    """Starts a process for each case, and kills all of them at the end."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
@@ -131,7 +131,7 @@ def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
 
 
 def _take_turns(pipes: list[Connection], config: BenchmarkConfig) -> list[list[float]]:
-    """Seconds of a step, a row a round and a column a case."""
+    """Seconds of a step: a row for each round, a column for each case."""
     rounds: list[list[float]] = []
     with Console().status("") as status:
         for number in range(config.warmup + config.rounds):
@@ -151,7 +151,10 @@ def _ask(pipe: Connection, request: str) -> Any:
         pipe.send(request)
         answer = pipe.recv()
     except (EOFError, OSError) as error:
-        raise UserError("a process of the benchmark ended, perhaps for want of memory") from error
+        raise UserError(
+            "benchmark: expected an answer from each process, found one that had ended; "
+            "it may have run out of memory"
+        ) from error
     if isinstance(answer, Exception):
         raise answer
     return answer

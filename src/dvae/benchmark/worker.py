@@ -1,4 +1,4 @@
-"""A process of the benchmark: waits for its turns, and times the steps of one case."""
+"""A worker process of the benchmark: waits for its turns and times the steps of one case."""
 
 import os
 import platform
@@ -16,13 +16,13 @@ __all__ = ["KINDS", "Case", "work"]
 
 _TRAIN = "train"
 KINDS = (_TRAIN, "floor", "loop", "tutorial", "likelihood", "likelihood_floor")
-"""What a case can time: training as `scripts/train.py` runs it, and `dvae.benchmark.baselines`."""
+"""Kinds of cases: training as in `scripts/train.py`, and those of `dvae.benchmark.baselines`."""
 _PROFILED_OPERATORS = 25
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a process times: a kind, and a configuration of `scripts/train.py`, of any task."""
+    """What a process times: a kind, with a configuration of `scripts/train.py`."""
 
     name: str
     kind: str
@@ -31,7 +31,7 @@ class Case:
 
 
 class _Turns:
-    """The worker's side: waits for its turn, and answers with the time that it took."""
+    """The worker's end of the pipe: waits for its turn and sends the time that it took."""
 
     def __init__(self, pipe: Connection, case: Case) -> None:
         self._pipe = pipe
@@ -41,9 +41,10 @@ class _Turns:
         self._seconds: float | None = None
 
     def begin(self) -> None:
-        """Answers with the time of the last turn, and returns when it is this worker's again.
+        """Sends the time of the last turn, and waits for the next one.
 
-        Not before: what is done between two turns, such as a validation, would disturb the others.
+        The time is sent only now, so that work between two turns, such as a validation, does not
+        disturb the other processes.
         """
         import torch
 
@@ -89,8 +90,8 @@ class _Turns:
 
 
 def work(case: Case, pipe: Connection) -> None:
-    """The life of a worker's process."""
-    _give_terminal()
+    """The main function of a worker process."""
+    _redirect_output()
     turns = _Turns(pipe, case)
     try:
         if case.kind == _TRAIN:
@@ -105,8 +106,8 @@ def work(case: Case, pipe: Connection) -> None:
         pipe.send(UserError(f"{case.name}: failed with {type(error).__name__}: {error}"))
 
 
-def _give_terminal() -> None:
-    """Shows the process a terminal that nobody looks at: bars are drawn as for a user."""
+def _redirect_output() -> None:
+    """Redirects output to a hidden terminal, so that progress bars cost the same as for a user."""
     reader, terminal = pty.openpty()
     os.dup2(terminal, 1)
     os.dup2(terminal, 2)
@@ -119,7 +120,7 @@ def _give_terminal() -> None:
 
 
 def _train(case: Case, turns: _Turns) -> None:
-    """Runs what `scripts/train.py` runs; a turn is the training part of an epoch."""
+    """Trains as `scripts/train.py` does; a turn is the training part of an epoch."""
     import pytorch_lightning as pl
 
     from dvae.commands.train import train

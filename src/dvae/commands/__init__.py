@@ -1,1 +1,1 @@
-"""The command line, and what each script runs."""
+"""The command line and the scripts' commands."""

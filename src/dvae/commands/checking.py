@@ -12,11 +12,11 @@ __all__ = ["check"]
 
 
 def check(schema: type[AnyOptions], values: Any) -> AnyOptions:
-    """Checks plain values, and that the files they name are there.
+    """Checks plain values, and that the files they name exist.
 
     Args:
-        schema: What they are checked against; `RunConfig` stands for the configuration of the task
-            that the values name.
+        schema: The class of options to check against; `RunConfig` stands for the configuration of
+            the task that the values name.
         values: The values.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Command lines: Hydra composes, a schema checks, and mistakes end in one line."""
+"""The command line: Hydra composes, a schema checks, and a mistake is reported in one line."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ __all__ = ["CONFIGS", "ROOT", "compose", "run"]
 ROOT = Path(__file__).resolve().parents[3]
 """The project's folder."""
 CONFIGS = ROOT / "configs"
-"""The folder of the configurations."""
+"""The folder of configurations."""
 
 EXIT_CODE = 2
 _USER_ERRORS = (
@@ -49,7 +49,7 @@ _EXTRAS = {
     "submitit_local": "slurm",
     "submitit_slurm": "slurm",
 }
-"""Launchers of other packages, and the extra that brings each."""
+"""Launcher → the extra that installs it."""
 
 _PATHS = {
     "checkpoint",
@@ -65,11 +65,11 @@ _PATHS = {
 
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
-    """The settings that an experiment has for an estimator and a size."""
+    """Looks up an experiment's settings for an estimator and a size."""
     if size not in (sizes := table.get(estimator) or {}):
         known = [f"{name!s} with {key!s}" for name in table for key in table[name]]
         raise UserError(
-            f"experiment: expected one of {', '.join(known)}, for which there are tuned settings, "
+            f"experiment: expected a tuned setting, one of {', '.join(known)}, "
             f"found {estimator} with {size}"
         )
     return sizes[size]
@@ -81,14 +81,14 @@ OmegaConf.register_new_resolver("tuned", _tuned, replace=True)
 
 
 def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) -> None:
-    """Runs a task with the configuration of the command line.
+    """Runs a task with the configuration from the command line.
 
     Args:
         name: Name of the configuration in `CONFIGS`.
-        schema: What it is checked against.
-        task: Called with the checked configuration; for a multirun once a job.
+        schema: The class of options to check it against.
+        task: Called with the checked configuration, once for each job of a sweep.
     """
-    # Hydra would print tracebacks and leave with code 1.
+    # Let errors reach this function: Hydra would print tracebacks and exit with code 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
@@ -99,27 +99,27 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
             _fail(str(error))
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return _survive(error)
+                return _record_failure(error)
             if isinstance(error, _USER_ERRORS):
                 _fail(_explain(error, name))
             raise
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _exit_on_signal)
     try:
-        # In a sweep, commas stand between values.
+        # In a sweep, commas separate values, so paths are not quoted.
         if not {"-m", "--multirun"} & set(sys.argv):
-            sys.argv[1:] = [_with_quotes(item) for item in sys.argv[1:]]
+            sys.argv[1:] = [_quote_path(item) for item in sys.argv[1:]]
         if "resume" in schema.model_fields:
             sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
         job()
     except BrokenPipeError:
-        # The reader of the output, such as head, has left: nothing is wrong.
+        # The reader of the output, such as `head`, has closed the pipe. This is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
         _fail(_explain(error, name))
     except ValueError as error:
-        # What Hydra says of group=number, which names neither.
+        # Hydra's message for `group=number` names neither the group nor the number.
         if not str(error).startswith("Config group override"):
             raise
         given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
@@ -129,24 +129,24 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
         _fail(str(error))
 
 
-def _with_quotes(argument: str) -> str:
-    """A path of the command line as it is meant: Hydra would read signs in it, such as =."""
+def _quote_path(argument: str) -> str:
+    """Quotes the value of a path key, in which Hydra would interpret characters such as =."""
     key, _, value = argument.partition("=")
     if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
         return argument
     return f"{key}={quoted(value)}"
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends the process as a shell expects it of one that a signal has ended."""
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    """Exits with 128 + the signal's number, as shells do."""
     raise SystemExit(128 + number)
 
 
-def _survive(error: Exception) -> float:
-    """Keeps why one run of a sweep has failed, so that the others can go on."""
+def _record_failure(error: Exception) -> float:
+    """Records why one run of a sweep failed, and returns NaN so that the sweep continues."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     expected = isinstance(error, (*_USER_ERRORS, PrunedError))
-    # What a run that goes on has written stays.
+    # The folder of a busy run belongs to that run: leave its status alone.
     reason = str(error) if isinstance(error, BusyError) else record(folder, error)
     logging.getLogger(__name__).error(
         "%s: %s", folder.name, reason, exc_info=None if expected else error
@@ -155,7 +155,7 @@ def _survive(error: Exception) -> float:
 
 
 def compose(name: str, overrides: list[str]) -> Any:
-    """Composes a configuration from overrides, as plain values; inside of a job too."""
+    """Composes a configuration from overrides, as plain values; also works inside a job."""
     return _plain(_compose(name, overrides))
 
 
@@ -171,7 +171,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    """Resolved plain values; keys with a leading underscore only help to form others."""
+    """Resolved plain values, without the helper keys that start with an underscore."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return {key: value for key, value in values.items() if not key.startswith("_")}
 
@@ -182,7 +182,7 @@ def _fail(line: str) -> NoReturn:
 
 
 def _explain(error: Exception, name: str) -> str:
-    """What to mend, in place of Hydra's advice to append a mistyped key with +."""
+    """One line on the mistake; Hydra's own advice, to append a mistyped key with +, is wrong."""
     text = str(error) or str(error.__cause__ or type(error).__name__)
     if isinstance(error, UserError):
         return text
@@ -197,7 +197,7 @@ def _explain(error: Exception, name: str) -> str:
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match.group(1).split("@")[0]
         if key == "sweep" and name == "train":
-            return "sweep: no such key; a preset is added with +sweep=…"
+            return "sweep: no such key; add a preset with +sweep=…"
         return f"{key}: no such key{nearest(key, _keys(name))}"
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
@@ -227,7 +227,7 @@ def _no_option(group: str, option: str) -> str:
 
 
 def _keys(name: str) -> list[str]:
-    """All keys and groups of a configuration with its defaults, dotted."""
+    """All dotted keys of a configuration with its defaults, and its groups."""
 
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a split: the numbers of the discrete model."""
+"""Evaluates a checkpoint on a split: metrics of the discrete model."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         config: The configuration.
 
     Returns:
-        The metrics, keyed by split and name: see the module of its task.
+        Split/name → metric; the module of the task lists them.
 
     Raises:
         UserError: If an input is wrong.

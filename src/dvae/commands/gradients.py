@@ -70,7 +70,8 @@ def _model_and_images(config: GradientsConfig) -> tuple[VAE, torch.Tensor]:
         module, trained = load_module(config.checkpoint)
         if not isinstance(module, VAEModule) or not isinstance(trained, StoredVAEConfig):
             raise UserError(
-                f"checkpoint: expected one of task=vae, found {trained.task} in {config.checkpoint}"
+                f"checkpoint: expected a checkpoint of task=vae, found task={trained.task} in "
+                f"{config.checkpoint}"
             )
         data = trained.data.build(config.paths.data_dir, trained.seed)
         vae = module.vae
@@ -97,7 +98,7 @@ def _table(results: list[Quality]) -> Table:
 
 
 def _write_csv(path: Path, results: Sequence[Quality]) -> None:
-    """Writes one row a result, whole or not at all."""
+    """Writes one row for each result."""
     with write_file(path) as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Quality)])
         writer.writeheader()
@@ -105,7 +106,7 @@ def _write_csv(path: Path, results: Sequence[Quality]) -> None:
 
 
 def _plot(path: Path, results: Sequence[Quality]) -> None:
-    """Draws bias and variance over temperature, one line an estimator."""
+    """Plots bias and variance over the temperature, with a line for each estimator."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
     names = list(dict.fromkeys(result.estimator for result in results))
@@ -116,7 +117,7 @@ def _plot(path: Path, results: Sequence[Quality]) -> None:
             values = [getattr(row, quantity) for row in rows]
             style = {"color": colours(number), "label": name}
             if math.isnan(rows[0].temperature):
-                # No temperature: a level.
+                # An estimator without a temperature has one value.
                 axis.axhline(values[0], linestyle="--", **style)
             else:
                 axis.plot([row.temperature for row in rows], values, marker="o", **style)

@@ -1,4 +1,4 @@
-"""Configurations of the scripts that measure."""
+"""The configuration of `scripts/gradients.py`."""
 
 from __future__ import annotations
 

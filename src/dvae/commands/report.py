@@ -1,4 +1,4 @@
-"""Metrics as tables on screen."""
+"""Formats metrics as tables on the screen."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,13 @@ __all__ = ["latents_table", "metrics_table"]
 
 
 def metrics_table(title: str, metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
-    """A table of metrics; units are those of their last names, nats per image by default."""
+    """A table of metrics.
+
+    Args:
+        title: Title.
+        metrics: Split/name → value.
+        units: Name → unit; nats per image by default.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -19,7 +25,7 @@ def metrics_table(title: str, metrics: Mapping[str, float], units: Mapping[str, 
 
 
 def latents_table(columns: Mapping[str, Sequence[float]]) -> Table:
-    """A table with a row a latent: how many categories it uses, what it tells in nats."""
+    """A table with a row for each latent and a column for each entry of `columns`."""
     table = Table(title="Latents", title_justify="left")
     for name in ("latent", *columns):
         table.add_column(name, justify="right")

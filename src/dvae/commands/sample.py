@@ -1,4 +1,4 @@
-"""Draws pictures from a checkpoint: an image or a film, and the codes behind it."""
+"""Draws a picture from a checkpoint: an image or a film, with its codes."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def sample(config: SampleConfig) -> Path:
         config: The configuration.
 
     Returns:
-        Where the picture lies.
+        The path of the picture.
 
     Raises:
         UserError: If an input is wrong.

@@ -1,4 +1,4 @@
-"""Shows the schedules of a run: a table and a plot of temperature, learning rate and others."""
+"""Shows the schedules of a run, such as temperature and learning rate: a table and a plot."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ _ROWS = 11
 
 
 def show(config: RunConfig) -> Path:
-    """Prints temperature, learning rate and others over the run and writes `schedule.png`.
+    """Prints the schedules over the run, and writes `schedule.png`.
 
     Args:
         config: The configuration of the run.
 
     Returns:
-        Where the plot lies, in `config.paths.output_dir`.
+        The path of the plot, in `config.paths.output_dir`.
     """
     total = find_task(config.task).data(config).steps_per_epoch() * config.trainer.max_epochs
     curves = {name.replace("_", " "): s for name, s in config.schedules(total).items()}

@@ -1,4 +1,4 @@
-"""Trains a model: configuration → metrics and a folder with all that the run wrote."""
+"""Trains a model: configuration → metrics, and the files of the run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,17 +40,17 @@ _PRECISION: dict[int | str, Any] = {
 
 
 def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
-    """Trains on one configuration and tests the best checkpoint, or the last without validation.
+    """Trains one configuration and tests the best checkpoint, or the last without validation.
 
-    Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard's
+    Writes to `config.paths.output_dir`: the resolved configuration, checkpoints, TensorBoard
     events, `metrics.json` and the task's pictures.
 
     Args:
         config: The configuration.
-        callbacks: Lightning callbacks besides those of the configuration.
+        callbacks: Additional Lightning callbacks.
 
     Returns:
-        Test metrics of that checkpoint, and the metric of the validation that chose it.
+        Test metrics of that checkpoint, and the validation metric that selected it.
 
     Raises:
         UserError: If an input is wrong.
@@ -66,17 +66,17 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     module = task.module(config, data)
     last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
     best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
-    # In this order: a run goes on knowing the best, wherever between the two it is cut off.
+    # Save the best checkpoint first, so that a crash between the two saves keeps its score.
     keep: list[Callback] = [best] if best else []
     keep.append(LastCheckpoint(last, config.trainer.save_every))
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
-    others = [*task.callbacks(config), _Description(config), *keep, *callbacks]
+    others = [*task.callbacks(config), _Provenance(config), *keep, *callbacks]
     trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
         if best is not None and is_first_process():
-            _bring_along(Path(config.resume).with_name(best.path.name), best.path)
+            _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if config.compile:
         module.compile_training()
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
@@ -89,7 +89,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         metrics = {monitor: float(best.best_model_score)} | metrics
     if not trainer.is_global_zero:
         return metrics
-    # Under names of their own: they are those of a checkpoint, not the last of a curve.
+    # Prefix the names: these values belong to a checkpoint, not to the end of the run's curves.
     final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
     _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
@@ -100,14 +100,17 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     return metrics
 
 
-class _Description(Callback):
-    """Writes what a run is made of once it goes: one that is refused keeps its own."""
+class _Provenance(Callback):
+    """Writes configuration and environment when training starts.
+
+    If a run is refused before that, the folder keeps the files of the run in it.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes configuration and environment."""
+        """Writes `config.yaml` and `environment.json`."""
         if trainer.is_global_zero:
             output = Path(self._config.paths.output_dir)
             with write_file(output / "config.yaml") as file:
@@ -128,7 +131,7 @@ def _build_trainer(
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
         callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
-    bar = options.progress_bar and not _beside_others()
+    bar = options.progress_bar and not _runs_in_parallel()
     if bar:
         callbacks.append(ProgressBar(monitor))
     callbacks += others
@@ -152,7 +155,7 @@ def _build_trainer(
                 name="",
                 version="",
                 default_hp_metric=False,
-                # What was written after the checkpoint that a run goes on from comes again.
+                # A resumed run writes the events after its checkpoint again.
                 purge_step=start + 1 if isinstance(start, int) else None,
             ),
         )
@@ -168,8 +171,8 @@ def _build_trainer(
     return trainer
 
 
-def _beside_others() -> bool:
-    """Whether a launcher runs this job beside others, whose bars would overwrite one another."""
+def _runs_in_parallel() -> bool:
+    """Whether a launcher may run several jobs at once, whose bars would overwrite each other."""
     if not HydraConfig.initialized():
         return False
     hydra = HydraConfig.get()
@@ -177,8 +180,8 @@ def _beside_others() -> bool:
     return hydra.mode == RunMode.MULTIRUN and launcher != "basic"
 
 
-def _bring_along(source: Path, target: Path) -> None:
-    """Copies the best checkpoint of the run that this one goes on from, unless it is the same."""
+def _copy_best(source: Path, target: Path) -> None:
+    """Copies the best checkpoint of the resumed run, unless the folder already has one."""
     if source.is_file() and not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with write_file(target, "wb") as file:
@@ -188,7 +191,7 @@ def _bring_along(source: Path, target: Path) -> None:
 def _log_hyperparameters(
     trainer: pl.Trainer, config: RunConfig, metrics: Mapping[str, float]
 ) -> None:
-    """Fills the HParams tab with what shapes the result."""
+    """Logs the settings that affect the result to TensorBoard's HParams tab."""
     values: dict[str, Any] = {"task": config.task}
     for group, options in config:
         if not isinstance(options, Options) or group in ("trainer", "callbacks", "paths"):

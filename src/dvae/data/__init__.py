@@ -1,1 +1,1 @@
-"""Images and their way into batches; the contract of any task's data."""
+"""Sources of images, binarization and batches; the base class of every task's data."""

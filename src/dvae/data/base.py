@@ -1,4 +1,4 @@
-"""What the data of all tasks offer."""
+"""Base class of the data of all tasks."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,20 +13,20 @@ __all__ = ["TaskData"]
 class TaskData(pl.LightningDataModule, ABC):
     """Splits that training, validation and test iterate over.
 
-    `train_dataloader` yields lists of batches, several optimizer steps at a time, and keeps its
-    place in `state_dict`, so that a run can go on in the middle of an epoch.
+    `train_dataloader` yields lists of batches, one batch per optimizer step. Its `state_dict` holds
+    the position in the epoch, so that a run can resume in the middle of one.
     """
 
     @property
     def validates(self) -> bool:
-        """Whether there is a validation split, apart from the test, to select by."""
+        """Whether there is a validation split separate from the test split, to select models by."""
         return True
 
     def check_processes(self, world_size: int) -> None:
-        """Refuses a number of processes that cannot share the data.
+        """Checks that several processes can share the data.
 
         Raises:
-            UserError: Always, unless a task overrides it.
+            UserError: If they cannot; by default, always.
         """
         raise UserError(f"trainer.devices: expected 1 with this task, found {world_size}")
 
@@ -35,7 +35,7 @@ class TaskData(pl.LightningDataModule, ABC):
         """Optimizer steps in an epoch.
 
         Raises:
-            UserError: If there is none.
+            UserError: If an epoch has no step.
         """
 
     @abstractmethod

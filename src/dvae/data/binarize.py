@@ -27,10 +27,10 @@ def binarize(images: Tensor, generator: Generator | None = None) -> Tensor:
 
 
 def redraw(images: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draws each pixel as Bernoulli(v / 255), to within 2^-16: for a draw in every training step.
+    """Draws each pixel as Bernoulli(v / 255), to within 2^-16; fast, for every training step.
 
-    Takes 16 random bits a pixel, a fraction of the time of `binarize`. Black and white pixels stay
-    what they are.
+    Uses 16 random bits per pixel and a fraction of the time of `binarize`. Black and white pixels
+    do not change.
 
     Args:
         images: uint8 images of any shape, values v in 0 … 255.
@@ -42,8 +42,8 @@ def redraw(images: Tensor, generator: Generator | None = None) -> Tensor:
     count = images.numel()
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=images.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
-    # The bits are integers b in -2^15 … 2^15 - 1; 1 where b < t. From a comparison to floats takes
-    # longer than this arithmetic in place.
+    # The bits are integers b in -2^15 … 2^15 - 1; a pixel is 1 where b < t. Arithmetic in place is
+    # faster than a comparison whose result is converted to floats.
     t = to_unit(images).mul_(2.0**16).sub_(2.0**15)
     return t.sub_(bits.float().view(images.shape)).ceil_().clamp_(0, 1)
 

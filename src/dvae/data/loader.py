@@ -1,4 +1,4 @@
-"""Batches by index selection from one tensor in memory."""
+"""Batches, selected by index from one tensor in memory."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +15,7 @@ __all__ = ["Batch", "BatchGroups", "BatchOrder", "Batches", "ImageLoader"]
 
 
 class Batch(NamedTuple):
-    """Images and their places in the split.
+    """Images and their indices in the split.
 
     Attributes:
         images: float32 in [0, 1], (B, C, H, W), on the device of the data.
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     indices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; itself where it lies there."""
+        """The batch on a device; the same object if it is already there."""
         if self.images.device == device:
             return self
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -36,16 +36,17 @@ class BatchOrder:
     """The order of batches: a pure function of seed, epoch and process.
 
     Each process gets every `world_size`-th entry of one permutation, so that no image is seen
-    twice in an epoch. When shuffled, for training, all processes get the same number of whole
-    batches; what is left over is left out of the epoch.
+    twice in an epoch. With `shuffle`, for training, all processes get the same number of full
+    batches, and the epoch leaves out the remaining images.
 
     Args:
         num_images: Images in the split.
         batch_size: Images in a batch of one process.
         seed: Seed of the permutations.
-        shuffle: Whole batches in a random order; otherwise all images in the order of the file.
-        limit: Batches of an epoch: at most a count, or a fraction of them in (0, 1].
-        rank: This process.
+        shuffle: Whether to yield full batches in random order; otherwise all images are yielded,
+            in the order of the file.
+        limit: Limit on the batches of an epoch: a count (int) or a fraction in (0, 1] (float).
+        rank: Index of this process.
         world_size: Number of processes.
     """
 
@@ -74,7 +75,7 @@ class BatchOrder:
         self.epoch = epoch
 
     def key(self, number: int) -> tuple[int, int, int]:
-        """Seed, epoch and number of a batch among those of all processes: what keys its noise."""
+        """Key of a batch's noise: seed, epoch and the batch's number among all processes."""
         return self.seed, self.epoch, number * self._world_size + self._rank
 
     def _own(self, order: Tensor) -> Tensor:
@@ -98,17 +99,17 @@ class BatchOrder:
 
 
 class ImageLoader:
-    """Iterates over batches of a split that lies in memory, on the device where it lies.
+    """Iterates over batches of a split in memory; batches are on the device of the split.
 
     Args:
         images: The split, uint8, (M, C, H, W).
         sampler: The order of batches.
-        dynamic: Draws binary images anew for each batch, keyed by seed, epoch and batch; images
-            are only converted otherwise.
+        dynamic: Whether to draw binary images anew for each batch, keyed by seed, epoch and batch.
+            Otherwise images are only converted to float.
     """
 
     def __init__(self, images: Tensor, sampler: BatchOrder, *, dynamic: bool = False) -> None:
-        # Lightning calls `sampler.set_epoch` before each epoch, and asks for both.
+        # Lightning reads both attributes, and calls `sampler.set_epoch` before each epoch.
         self.sampler = sampler
         self.batch_sampler = None
         self._images = images
@@ -118,7 +119,7 @@ class ImageLoader:
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from one of them on."""
+        """The batches of an epoch, from number `start` on."""
         generator = torch.Generator(self._images.device)
         for number, order in islice(enumerate(self.sampler), start, None):
             indices = order.to(self._images.device, non_blocking=True)
@@ -135,14 +136,14 @@ class ImageLoader:
 
 
 class Batches(Protocol):
-    """What can be iterated over in groups, from any place on."""
+    """A loader that can start at any batch of an epoch; see `BatchGroups`."""
 
     @property
     def sampler(self) -> Any:
-        """What chooses the order of an epoch; Lightning tells it the epoch."""
+        """The order of batches; Lightning calls its `set_epoch` before each epoch."""
 
     def batches(self, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from one of them on."""
+        """The batches of an epoch, from number `start` on."""
 
     def __len__(self) -> int: ...
 
@@ -152,11 +153,11 @@ class BatchGroups:
 
     Args:
         loader: The batches.
-        size: Batches of a list; the last one of an epoch may be shorter.
+        size: Batches in a list; the last list of an epoch may be shorter.
     """
 
     def __init__(self, loader: Batches, size: int) -> None:
-        # As in `ImageLoader`.
+        # Lightning reads both: see `ImageLoader`.
         self.sampler = loader.sampler
         self.batch_sampler = None
         self.size = size
@@ -169,21 +170,21 @@ class BatchGroups:
         return len(self._loader)
 
     def state_dict(self) -> dict[str, int]:
-        """Where an epoch stands: Lightning keeps it in checkpoints."""
+        """The position in the epoch, which Lightning saves in checkpoints."""
         return {"done": self._done, "size": self.size, "batches": self.num_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lets the next epoch begin where the state was taken.
+        """Starts the next epoch at the saved position.
 
         Raises:
-            UserError: If the epoch was divided otherwise.
+            UserError: If the saved epoch was divided into other batches or lists.
         """
         done = state["done"] % max(1, -(-state["batches"] // max(1, state["size"])))
         if done and state != self.state_dict() | {"done": state["done"]}:
             raise UserError(
-                f"resume: expected, in the middle of an epoch, {state['batches']} batches, "
-                f"{state['size']} a call (data.batch_size, trainer.steps_per_call), "
-                f"found {self.num_batches} and {self.size}"
+                f"resume: expected {state['batches']} batches per epoch and {state['size']} per "
+                "call (data.batch_size, trainer.steps_per_call), as the checkpoint was saved in "
+                f"the middle of an epoch, found {self.num_batches} and {self.size}"
             )
         self._done = done
 

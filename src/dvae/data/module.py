@@ -1,4 +1,4 @@
-"""The data of a run for Lightning: three splits in memory."""
+"""Lightning data module for images: three splits in memory."""
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ SPLITS = ("train", "val", "test")
 class ImageDataModule(TaskData):
     """Splits the images of a source, binarizes them and serves batches from memory.
 
-    The validation and test images are binarized once, from a fixed seed: they are the same in
-    every process and run. Training images are too with `fixed`, and drawn anew for every batch
-    with `dynamic`. With `none`, pixels are left as they are.
+    Validation and test images are binarized once, from a fixed seed: they are the same in every
+    process and run. Training images are binarized once with "fixed", and anew for every batch with
+    "dynamic". With "none", no image is binarized.
 
     Args:
         source: Where the images come from.
@@ -31,12 +31,13 @@ class ImageDataModule(TaskData):
         batch_size: Images in a training batch, over all processes together.
         eval_batch_size: Images in a batch of validation and test; no metric depends on it.
         seed: Seed of the order of batches and of dynamic binarization.
-        steps_per_call: Training batches that are handed on at a time.
-        limit_train_batches: Training batches of an epoch: at most a count, or a fraction.
-        limit_eval_batches: As well, of validation and test.
+        steps_per_call: Training batches in each list that the training loader yields.
+        limit_train_batches: Limit on the training batches of an epoch: a count (int) or a fraction
+            (float).
+        limit_eval_batches: Limit on the batches of validation and test, likewise.
 
     Raises:
-        UserError: If the data cannot be had.
+        UserError: If the images cannot be loaded.
     """
 
     def __init__(
@@ -70,10 +71,10 @@ class ImageDataModule(TaskData):
         return self.validation > 0
 
     def check_processes(self, world_size: int) -> None:
-        """Refuses batches that cannot be shared out evenly.
+        """Checks that the processes can share each batch evenly.
 
         Raises:
-            UserError: If a batch is no multiple of the number of processes.
+            UserError: If the batch size is not a multiple of the number of processes.
         """
         if self.batch_size % world_size:
             raise UserError(
@@ -82,11 +83,11 @@ class ImageDataModule(TaskData):
             )
 
     def prepare_data(self) -> None:
-        """Unpacks or downloads, in one process only."""
+        """Unpacks or downloads the files; Lightning calls it in one process only."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the splits, and brings them to the training device where they fit."""
+        """Loads the splits, and moves them to the training device if they fit there."""
         if not self._splits:
             self._splits = self._load_splits()
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -94,7 +95,7 @@ class ImageDataModule(TaskData):
             self._splits = {split: images.to(device) for split, images in self._splits.items()}
 
     def images(self, split: str) -> Tensor:
-        """The uint8 images of a split, (M, C, H, W); fixed binarization applied."""
+        """The uint8 images of a split, (M, C, H, W), after any binarization that is done once."""
         if not self._splits:
             self.setup()
         return self._splits[split]
@@ -107,7 +108,7 @@ class ImageDataModule(TaskData):
         """Training batches in an epoch.
 
         Raises:
-            UserError: If there is not one whole batch.
+            UserError: If the training images do not fill one batch.
         """
         steps = self.train_dataloader().num_batches
         if not steps:
@@ -118,7 +119,7 @@ class ImageDataModule(TaskData):
         return steps
 
     def train_dataloader(self) -> BatchGroups:
-        """Shuffled batches of one size, several at a time."""
+        """Lists of shuffled training batches, all of the same size."""
         return BatchGroups(self._train_loader(), self.steps_per_call)
 
     def _train_loader(self) -> ImageLoader:
@@ -136,7 +137,7 @@ class ImageDataModule(TaskData):
         return ImageLoader(self.images("train"), sampler, dynamic=dynamic)
 
     def eval_dataloader(self, split: str) -> ImageLoader:
-        """Batches of a split in the order of the file; training images binarized once as well."""
+        """Batches of a split in the order of the file; "dynamic" binarizes only once here."""
         rank, world_size = self._process()
         images = self.images(split)
         if split == "train" and self.binarization == "dynamic":
@@ -161,7 +162,7 @@ class ImageDataModule(TaskData):
     def transfer_batch_to_device(
         self, batch: Batch | list[Batch], device: torch.device, dataloader_idx: int
     ) -> Batch | list[Batch]:
-        """Moves what is not there yet: Lightning would walk through every batch."""
+        """Moves batches to a device, without Lightning's slow search for tensors in them."""
         return batch.to(device) if isinstance(batch, Batch) else [one.to(device) for one in batch]
 
     def _process(self) -> tuple[int, int]:
@@ -202,7 +203,7 @@ class ImageDataModule(TaskData):
 
 
 def _fits(num_bytes: int, device: torch.device) -> bool:
-    """Whether the data take at most half of the memory that is free on a device."""
+    """Whether the data take at most half of a GPU's free memory; always true for a CPU."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

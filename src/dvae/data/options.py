@@ -1,4 +1,4 @@
-"""What the options of every source of images declare."""
+"""Base class of the options of sources of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ImageDataOptions(Options):
     """The options of images; see `dvae.data.module.ImageDataModule`.
 
     Attributes:
-        name: The source's name in configurations.
+        name: Name of the source in configurations.
         size: Height and width of the images, in pixels: one number for both, or two.
         binarization: "dynamic" draws binary pixels anew for each batch, "fixed" once; "none" keeps
             grey or coloured ones.
@@ -54,15 +54,15 @@ class ImageDataOptions(Options):
 
     @abstractmethod
     def build_source(self, root: Path) -> Source:
-        """The source, which keeps its files below a folder."""
+        """Builds the source, whose files are in the data folder `root`."""
 
     def build(self, root: str | Path, seed: int, **loading: Any) -> ImageDataModule:
-        """The images in splits and batches.
+        """Builds the data module.
 
         Args:
             root: The data folder.
             seed: Seed of the order of batches and of dynamic binarization.
-            **loading: How many batches are handed on: see `ImageDataModule`.
+            **loading: `steps_per_call` and limits on batches; see `ImageDataModule`.
         """
         from dvae.data.module import ImageDataModule
 
@@ -71,6 +71,6 @@ class ImageDataOptions(Options):
         )
 
     def splitting(self) -> dict[str, Any]:
-        """The options that are those of `ImageDataModule` and not of the source."""
+        """The options that `ImageDataModule` takes; the others are for the source."""
         names = ("binarization", "validation", "batch_size", "eval_batch_size")
         return {name: getattr(self, name) for name in names}

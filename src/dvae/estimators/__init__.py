@@ -1,7 +1,7 @@
 """Gradient estimators for categorical samples.
 
-`base.py` is the contract. An estimator is a file with its class and a file with its options beside
-it, `<file>_options.py`; nothing else lists it.
+`base.py` holds the base classes. Each other module holds estimators, with their options beside it
+in `<module>_options.py`: `ESTIMATORS` collects them from there.
 """
 
 from pkgutil import extend_path
@@ -12,11 +12,11 @@ from dvae.options import find_members, union_of
 
 __all__ = ["ESTIMATORS", "AnyEstimator", "EstimatorOptions"]
 
-# Folders elsewhere on Python's path can add members: <folder>/dvae/estimators/….
+# Other folders on Python's path can add members in <folder>/dvae/estimators/.
 __path__ = extend_path(__path__, __name__)
 
 ESTIMATORS = find_members(__name__, __path__, EstimatorOptions)
-"""Name → options: `ESTIMATORS["rloo"](num_samples=8).build()`."""
+"""Name → options class: `ESTIMATORS["rloo"](num_samples=8).build()`."""
 
 if TYPE_CHECKING:
     AnyEstimator = EstimatorOptions

@@ -1,4 +1,4 @@
-"""The contract of gradient estimators for categorical samples."""
+"""Base classes of gradient estimators for categorical samples."""
 
 import math
 from abc import ABC, abstractmethod
@@ -28,12 +28,12 @@ class CodeSample:
     """A draw of categorical codes.
 
     Attributes:
-        z: What the decoder sees: one-hot or relaxed vectors, (..., N, K), differentiable with
-            respect to the logits in the way of the estimator.
+        z: The decoder's input: one-hot or relaxed vectors, (..., N, K). Its gradient with respect
+            to the logits is the estimator's.
         codes: The drawn categories, (..., N), int64. They follow softmax(logits) exactly, at
             every temperature and for every estimator.
-        logits: The logits that they were drawn from, (..., N, K).
-        log_z: log z where z is relaxed: what densities in log space need.
+        logits: The logits that the codes were drawn from, (..., N, K).
+        log_z: log z if z is relaxed, for densities in log space; otherwise None.
     """
 
     z: Tensor
@@ -43,7 +43,7 @@ class CodeSample:
 
 
 def check_temperature(temperature: float) -> float:
-    """Returns the temperature.
+    """Returns the temperature if it is valid.
 
     Raises:
         ValueError: If it is not finite and greater than 0.
@@ -54,7 +54,7 @@ def check_temperature(temperature: float) -> float:
 
 
 def as_temperature(temperature: float | Tensor) -> float | Tensor:
-    """Checks a temperature given as a number; a tensor is not read, which would synchronise."""
+    """Checks a number, but not a tensor: reading it would synchronise the device."""
     return temperature if isinstance(temperature, torch.Tensor) else check_temperature(temperature)
 
 
@@ -62,15 +62,15 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
     """A tensor with the exact value of one tensor and the gradient of another.
 
     Args:
-        value: The value, passed on bit for bit; its own gradient is cut.
-        surrogate: Receives the whole gradient; any finite tensor of the same shape.
+        value: The value, returned bit for bit; it gets no gradient.
+        surrogate: Gets the whole gradient; any finite tensor of the same shape.
     """
-    # The difference is formed first and is exactly zero; (value + s) − s.detach() would round.
+    # Subtract first: the difference is exactly zero, while (value + s) − s.detach() would round.
     return value.detach() + (surrogate - surrogate.detach())
 
 
 def linearized_softmax(p: Tensor, logits: Tensor) -> Tensor:
-    """A function of the logits with the Jacobian of the softmax at p: diag(p) − p pᵀ.
+    """A linear function of the logits with the softmax's Jacobian at p: diag(p) − p pᵀ.
 
     Args:
         p: Probabilities, (..., K), held constant.
@@ -83,11 +83,11 @@ def linearized_softmax(p: Tensor, logits: Tensor) -> Tensor:
 class Estimator(nn.Module, ABC):
     """Draws categorical codes and defines how gradients pass through the draw.
 
-    Subclasses say in their docstring: formula, paper, bias, what the temperature means, cost.
-    Ranges and defaults of their arguments are those of their options.
+    Each subclass documents its formula, paper, bias, temperature and cost. Its options class
+    declares the ranges and defaults of its arguments.
 
     Attributes:
-        options: The class of options, which also declares facts such as `uses_temperature`.
+        options: The options class, which also declares facts such as `uses_temperature`.
     """
 
     options: ClassVar[type[EstimatorOptions]]
@@ -108,7 +108,7 @@ class Estimator(nn.Module, ABC):
         return self.options.score_function
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the Gumbel noise that one call of `sample` consumes for logits of a shape."""
+        """Shape of the Gumbel noise that `sample` takes for logits of the given shape."""
         return tuple(shape)
 
     @abstractmethod
@@ -124,10 +124,10 @@ class Estimator(nn.Module, ABC):
 
         Args:
             logits: Unnormalised log-probabilities, (..., N, K), of any floating dtype.
-            temperature: τ > 0; a zero-dimensional tensor is taken as checked.
-            noise: Standard Gumbel noise of `noise_shape(logits.shape)`; the draw is then
-                deterministic.
-            generator: Source of the noise where none is given; the global one by default.
+            temperature: τ > 0; a zero-dimensional tensor is not checked.
+            noise: Standard Gumbel noise of shape `noise_shape(logits.shape)`, for a deterministic
+                draw.
+            generator: Source of randomness if `noise` is not given; the global one by default.
 
         Returns:
             The sample; `z` has the dtype of the logits.
@@ -137,18 +137,19 @@ class Estimator(nn.Module, ABC):
         """
 
     def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
-        """The estimate of the expected cost, a scalar: the mean over draws (...)."""
+        """Estimates the expected cost: costs of draws (...) → their mean, a scalar."""
         return cost.mean()
 
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Turns costs into a scalar whose gradient is the estimator's.
 
         Args:
-            cost: Cost of each draw, in nats, (...): computed from `sample.z`.
+            cost: Cost of each draw in nats, (...), computed from `sample.z`.
             sample: The draw.
 
         Returns:
-            The expected cost: right for all estimators whose gradient passes through `z`.
+            The expected cost, which is right if the gradient passes through `z`; score-function
+            estimators override this method.
         """
         return self.expected(cost, sample)
 
@@ -160,7 +161,7 @@ class Estimator(nn.Module, ABC):
 
 
 class StraightThroughEstimator(Estimator):
-    """One-hot forward; backward the gradient of some function of the logits."""
+    """Draws a one-hot z with the gradient of another function of the logits."""
 
     def sample(
         self,
@@ -172,7 +173,7 @@ class StraightThroughEstimator(Estimator):
     ) -> CodeSample:
         """Draws one-hot codes; see `Estimator.sample`."""
         temperature = as_temperature(temperature)
-        # Softmaxes of half precision are formed in single precision.
+        # Compute in at least float32 if the logits are in half precision.
         working = logits.to(working_dtype(logits.dtype))
         perturbed = working + self._noise(logits, noise, generator)
         codes = perturbed.argmax(-1)
@@ -184,7 +185,7 @@ class StraightThroughEstimator(Estimator):
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
-        """The tensor whose gradient with respect to the logits is that of the draw.
+        """The tensor whose gradient with respect to the logits becomes the gradient of z.
 
         Args:
             logits: (..., N, K).

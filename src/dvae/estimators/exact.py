@@ -1,4 +1,4 @@
-"""The true gradient, by enumeration."""
+"""The exact gradient, by enumeration."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ __all__ = ["Exact"]
 
 
 class Exact(Estimator):
-    """The exact gradient: every code is tried, and costs are weighed by their probability.
+    """The exact gradient: enumerates every code and weights its cost by its probability.
 
-    ∇ Σ_z q(z) f(z). The codes stand on a new leading axis of length K^N; nothing is drawn.
+    ∇ Σ_z q(z) f(z). The codes are on a new leading axis of length K^N; nothing is drawn.
 
     Bias and variance: none. Temperature: has no effect. Cost: K^N passes through the decoder,
-    shared by all images of a batch; refused above 16,384 codes.
+    shared by all images of a batch; at most 16,384 codes.
     """
 
     options = ExactOptions
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Nothing is drawn: (0,)."""
+        """(0,): no noise is drawn."""
         return (0,)
 
     def sample(
@@ -35,10 +35,10 @@ class Exact(Estimator):
         noise: Tensor | None = None,
         generator: Generator | None = None,
     ) -> CodeSample:
-        """All codes, as `z` of shape (K^N, 1, …, 1, N, K), which broadcasts over the logits.
+        """Returns all codes; `z` has the shape (K^N, 1, …, 1, N, K) and broadcasts with the logits.
 
         Raises:
-            ValueError: If there are more than 16,384.
+            ValueError: If there are more than 16,384 codes.
         """
         num_latents, num_categories = logits.shape[-2:]
         codes = all_codes(num_latents, num_categories, logits.device)
@@ -48,5 +48,5 @@ class Exact(Estimator):
         return CodeSample(z, codes.expand(-1, *logits.shape[:-2], -1), logits)
 
     def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
-        """Costs (K^N, ...) to the mean over (...) of their expectation."""
+        """The expectation of costs (K^N, ...) over all codes, averaged over (...)."""
         return (log_prob(sample).exp() * cost).sum(0).mean()

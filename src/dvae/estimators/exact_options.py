@@ -21,7 +21,7 @@ class ExactOptions(EstimatorOptions):
     enumerates = True
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.exact import Exact
 
         return Exact()

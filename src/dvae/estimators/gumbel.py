@@ -19,8 +19,8 @@ class GumbelSoftmaxEstimator(Estimator):
 
     z = softmax((logits + g) / τ) with standard Gumbel noise g.
 
-    Bias: none for the relaxed objective, which is another than the discrete one; the two meet as
-    τ → 0, where the variance diverges. Temperature: that of the relaxation, in both directions.
+    Bias: none for the relaxed objective, which differs from the discrete one; the two agree as
+    τ → 0, where the variance diverges. Temperature: of the relaxation, forward and backward.
     Cost: one softmax. Deviations from the paper: none.
 
     References:
@@ -50,11 +50,10 @@ class STGumbelSoftmax(StraightThroughEstimator):
 
     z = one_hot(argmax(logits + g)) with the gradient of softmax((logits + g) / τ).
 
-    Bias: falls with τ, while the variance rises. Temperature: of the backward pass alone, unless
-    `backward_temperature` takes its place: then τ is left to the relaxed samples of evaluation
-    (the Decoupled estimator). Cost: as Gumbel-Softmax. Deviations: in the Decoupled paper the
-    forward temperature scales the logits of the hard draw; here no temperature changes which code
-    is drawn.
+    Bias: a lower τ gives less bias and more variance. Temperature: of the backward pass only.
+    With `backward_temperature` (the Decoupled estimator), τ affects only the relaxed samples of
+    evaluation. Cost: as Gumbel-Softmax. Deviations: in the Decoupled paper the forward temperature
+    scales the logits of the hard draw; here no temperature changes which code is drawn.
 
     Args:
         backward_temperature: Temperature of the gradient, > 0; None for τ.

@@ -20,7 +20,7 @@ class GumbelSoftmaxOptions(EstimatorOptions):
     hard = False
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.gumbel import GumbelSoftmaxEstimator
 
         return GumbelSoftmaxEstimator()
@@ -33,7 +33,7 @@ class STGumbelSoftmaxOptions(EstimatorOptions):
     backward_temperature: Positive | None = None
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.gumbel import STGumbelSoftmax
 
         return STGumbelSoftmax(self.backward_temperature)

@@ -1,4 +1,4 @@
-"""What the options of every gradient estimator declare."""
+"""Base class of the options of gradient estimators."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class EstimatorOptions(Options):
     """The options of an estimator, and facts about it.
 
     Attributes:
-        name: Its name in configurations.
+        name: Name in configurations.
         hard: Whether the forward value of `z` is exactly one-hot.
         uses_temperature: Whether the temperature has any effect.
         score_function: Whether gradients reach the logits through `Estimator.surrogate` only, and
             not through `z`.
-        enumerates: Whether it tries every code in place of drawing some.
+        enumerates: Whether it uses every code instead of drawing some.
     """
 
     name: str = ""
@@ -33,4 +33,4 @@ class EstimatorOptions(Options):
 
     @abstractmethod
     def build(self) -> Estimator:
-        """The estimator with these options."""
+        """Builds the estimator."""

@@ -20,7 +20,7 @@ from dvae.estimators.rao_options import GumbelRaoOptions, ReinMaxRaoOptions
 __all__ = ["GumbelRao", "ReinMaxRao", "conditional_relaxation"]
 
 _CHUNK = 10
-"""Relaxed samples that are formed at a time: few enough to stay in a processor's cache."""
+"""Relaxed samples computed at a time: few enough to stay in the cache of a CPU."""
 
 
 def conditional_relaxation(
@@ -30,8 +30,8 @@ def conditional_relaxation(
 
     Given i, logits_k + g_k is −log(E_i / Z) for k = i and −log(E_k / e^logits_k + E_i / Z)
     otherwise, with standard exponential E and Z = Σ e^logits. Up to a common factor the relaxed
-    sample is therefore w^(−1/τ) with w_i = 1 and w_k = 1 + E_k / (E_i p_k): one power for every
-    entry, and no logarithm of the logits.
+    sample is therefore w^(−1/τ) with w_i = 1 and w_k = 1 + E_k / (E_i p_k), which takes one power
+    per entry and no logarithm of the logits.
 
     Args:
         p: softmax(logits), (..., K).
@@ -54,7 +54,7 @@ def conditional_relaxation(
 
 
 class _MeanJacobian(torch.autograd.Function):
-    """Zeros with the Jacobian mean_r (diag(y_r) − y_r y_rᵀ) for given y (R, ..., K)."""
+    """Returns zeros that have the Jacobian mean_r (diag(y_r) − y_r y_rᵀ), for y (R, ..., K)."""
 
     generate_vmap_rule = True
 
@@ -83,8 +83,8 @@ class GumbelRao(Estimator):
     conditioned on the draw D.
 
     Bias: that of straight-through Gumbel-Softmax; the variance is smaller. Temperature: of the
-    backward pass. Cost: R relaxed samples; neither the decoder nor the graph of gradients grows
-    with R. Deviations from the paper: none.
+    backward pass. Cost: R relaxed samples; one pass through the decoder for any R. Deviations
+    from the paper: none.
 
     Args:
         num_relaxations: R, relaxed samples for each draw, at least 1.
@@ -100,7 +100,7 @@ class GumbelRao(Estimator):
         self.num_relaxations = num_relaxations
 
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """One set of noise for the draw and R for the samples given it: (1 + R, ..., N, K)."""
+        """(1 + R, ..., N, K): noise for the draw, then for the R relaxed samples."""
         return (1 + self.num_relaxations, *shape)
 
     def sample(
@@ -139,11 +139,11 @@ class GumbelRao(Estimator):
         temperature: float | Tensor,
         exponential: Tensor,
     ) -> Tensor:
-        """The tensor whose gradient with respect to the logits is that of the draw.
+        """The tensor whose gradient with respect to the logits becomes the gradient of z.
 
         Args:
             logits: (..., K).
-            p: The probabilities under which the relaxed samples are drawn, (..., K).
+            p: Probabilities from which the relaxed samples are drawn, (..., K).
             hard: The one-hot draw, (..., K).
             temperature: τ.
             exponential: Standard exponential noise, (R, ..., K).
@@ -160,9 +160,9 @@ class ReinMaxRao(GumbelRao):
     ∂z/∂logits = 2 J_GR((D + p) / 2) − (diag(p) − p pᵀ) / 2, where J_GR(q) is the Jacobian of
     Gumbel-Rao for the probabilities q, given the draw D.
 
-    Bias: exact at no order; in the paper's experiments near ReinMax's, with less variance.
-    Temperature: of the relaxed samples. Cost: as Gumbel-Rao. Deviations from the paper: the second
-    term is taken at p, as in ReinMax, and not at the midpoint that stands in its equation.
+    Bias: not exact even for a linear cost; in the paper's experiments close to ReinMax's, with less
+    variance. Temperature: of the relaxed samples. Cost: as Gumbel-Rao. Deviations from the paper:
+    the second term is evaluated at p, as in ReinMax; the paper's equation has the midpoint there.
 
     Args:
         num_relaxations: R, relaxed samples for each draw, at least 1.

@@ -20,7 +20,7 @@ class GumbelRaoOptions(EstimatorOptions):
     num_relaxations: Count = 10
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.rao import GumbelRao
 
         return GumbelRao(self.num_relaxations)
@@ -33,7 +33,7 @@ class ReinMaxRaoOptions(EstimatorOptions):
     num_relaxations: Count = 10
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.rao import ReinMaxRao
 
         return ReinMaxRao(self.num_relaxations)

@@ -1,4 +1,4 @@
-"""Score-function estimators: no gradient through z, but one through the probability of the draw."""
+"""Score-function estimators: the gradient passes through log q of the draw, not through z."""
 
 from collections.abc import Sequence
 
@@ -41,19 +41,19 @@ class _ScoreFunction(Estimator):
 
     @staticmethod
     def _weigh(cost: Tensor, advantage: Tensor, sample: CodeSample) -> Tensor:
-        """Mean cost, with the gradient of the cost and of the advantage-weighted log q."""
+        """The mean cost, with the gradient of mean(cost + constant advantage · log q)."""
         score = (advantage.detach() * log_prob(sample)).mean()
-        # Adds a gradient and no value.
+        # The difference is 0, but has a gradient.
         return cost.mean() + (score - score.detach())
 
 
 class Reinforce(_ScoreFunction):
     """REINFORCE with a running baseline.
 
-    ∇ = (f(z) − b) ∇ log q(z), b the exponential moving average of past costs.
+    ∇ = (f(z) − b) ∇ log q(z), with b the exponential moving average of past costs.
 
-    Bias: none; the baseline comes from earlier calls only. Temperature: has no effect. Cost: that
-    of a forward pass. Deviations from the paper: the baseline is neither learned nor a function of
+    Bias: none; the baseline depends on earlier calls only. Temperature: has no effect. Cost: one
+    forward pass. Deviations from the paper: the baseline is neither learned nor a function of
     the input.
 
     Args:
@@ -75,8 +75,8 @@ class Reinforce(_ScoreFunction):
         self.register_buffer("weight", torch.zeros(()))
 
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
-        """Costs (...), one a draw, to a scalar; moves the baseline in training mode."""
-        # Divided by its weight, the average is unbiased from the first step on.
+        """Turns costs of draws (...) into a scalar; updates the baseline in training mode."""
+        # The average starts at 0; dividing it by its weight corrects for that.
         baseline = self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         loss = self._weigh(cost, cost - baseline, sample)
         if self.training and self.decay is not None:
@@ -91,7 +91,7 @@ class RLOO(_ScoreFunction):
 
     ∇ = (1/S) Σ_s (f(z_s) − mean of the other f) ∇ log q(z_s).
 
-    Bias: none. Temperature: has no effect. Cost: S passes through the decoder. The draws stand on a
+    Bias: none. Temperature: has no effect. Cost: S passes through the decoder. The draws are on a
     new leading axis. Deviations from the paper: draws with replacement.
 
     Args:
@@ -112,6 +112,6 @@ class RLOO(_ScoreFunction):
         return (self.num_samples, *shape)
 
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
-        """Costs (S, ...) to a scalar."""
+        """Turns costs (S, ...) into a scalar."""
         others = (cost.sum(0) - cost) / (self.num_samples - 1)
         return self._weigh(cost, cost - others, sample)

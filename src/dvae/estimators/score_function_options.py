@@ -24,7 +24,7 @@ class ReinforceOptions(EstimatorOptions):
     decay: Fraction | None = 0.99
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.score_function import Reinforce
 
         return Reinforce(self.decay)
@@ -39,7 +39,7 @@ class RLOOOptions(EstimatorOptions):
     num_samples: Annotated[int, Field(ge=2)] = 4
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.score_function import RLOO
 
         return RLOO(self.num_samples)

@@ -15,7 +15,7 @@ __all__ = ["ZGR", "GappedST", "ReinMax", "StraightThrough"]
 
 
 class StraightThrough(StraightThroughEstimator):
-    """Plain straight-through: the draw is taken for its mean.
+    """Plain straight-through: the draw gets the gradient of its mean.
 
     ∂z/∂logits = diag(p) − p pᵀ at p = softmax(logits): a first-order approximation.
 
@@ -37,15 +37,15 @@ class StraightThrough(StraightThroughEstimator):
 class GappedST(StraightThroughEstimator):
     """Gapped straight-through: deterministic perturbations in place of Gumbel noise.
 
-    With D the draw and M the largest logit, the logit of D is raised to M and every other one
-    lowered, where it must be, to M − gap: θ' = θ + (M − θ_D) D − max(0, θ + gap − M) (1 − D).
+    With D the draw and M the largest logit: the drawn logit is raised to M, and any other logit
+    above M − gap is lowered to it: θ' = θ + (M − θ_D) D − max(0, θ + gap − M) (1 − D).
     z = D with the gradient of softmax(θ' / τ), the shifts held constant.
 
-    Bias: of the order of straight-through's; the noise of Gumbel-Softmax is saved. Temperature: of
-    the backward pass. Cost: one softmax. Deviations from the paper: none.
+    Bias: about that of straight-through. Variance: none from Gumbel noise in the backward pass.
+    Temperature: of the backward pass. Cost: one softmax. Deviations from the paper: none.
 
     Args:
-        gap: Least distance between the drawn logit and the others, at least 0; 1 in the paper.
+        gap: Smallest distance between the drawn logit and the others, at least 0; 1 in the paper.
 
     References:
         Fan et al. 2022, arXiv 2206.07235.

@@ -20,7 +20,7 @@ class StraightThroughOptions(EstimatorOptions):
     uses_temperature = False
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.straight_through import StraightThrough
 
         return StraightThrough()
@@ -33,7 +33,7 @@ class GappedSTOptions(EstimatorOptions):
     gap: NonNegative = 1.0
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.straight_through import GappedST
 
         return GappedST(self.gap)
@@ -45,7 +45,7 @@ class ReinMaxOptions(EstimatorOptions):
     name: Literal["reinmax"] = "reinmax"
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.straight_through import ReinMax
 
         return ReinMax()
@@ -58,7 +58,7 @@ class ZGROptions(EstimatorOptions):
     uses_temperature = False
 
     def build(self) -> Estimator:
-        """The estimator."""
+        """Builds the estimator."""
         from dvae.estimators.straight_through import ZGR
 
         return ZGR()

@@ -1,4 +1,4 @@
-"""Likelihoods of pixels: `base.py` is the contract; each is a file and its options beside it."""
+"""Likelihoods of pixels: base class in `base.py`; each likelihood has its options beside it."""
 
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ __all__ = ["LIKELIHOODS", "AnyLikelihood", "LikelihoodOptions"]
 __path__ = extend_path(__path__, __name__)
 
 LIKELIHOODS = find_members(__name__, __path__, LikelihoodOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyLikelihood = LikelihoodOptions

@@ -1,4 +1,4 @@
-"""The contract of likelihoods: parameters that a decoder emits → distributions of pixels."""
+"""Base class of likelihoods: parameters from a decoder → distributions of pixels."""
 
 from abc import ABC, abstractmethod
 
@@ -12,7 +12,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def channels(self, image_channels: int) -> int:
-        """P, the channels of parameters that a decoder emits for images of C channels."""
+        """P, the number of parameter channels that a decoder returns for images of C channels."""
 
     @abstractmethod
     def log_prob(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def start(self, pixel_mean: Tensor) -> Tensor:
-        """Parameters to start training at: those of the mean training image.
+        """Initial parameters, whose mean is about the mean training image.
 
         Args:
             pixel_mean: (C, H, W) in [0, 1].
@@ -46,14 +46,14 @@ class Likelihood(nn.Module, ABC):
         """
 
     def linear_form(self, parameters: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The w and c of log p(x|z) = ⟨x, w⟩ + c, for likelihoods that are linear in the image.
+        """w and c of log p(x|z) = ⟨x, w⟩ + c, for likelihoods that are linear in the image.
 
-        All images can then be scored against all codes in one matrix product.
+        One matrix product then scores all images against all codes.
 
         Args:
             parameters: (M, P, H, W).
 
         Returns:
-            w, (M, C·H·W), and c in nats, (M,); None where it is not linear.
+            w, (M, C·H·W), and c in nats, (M,); None if log p(x|z) is not linear in x.
         """
         return None

@@ -12,8 +12,8 @@ __all__ = ["Bernoulli"]
 class Bernoulli(Likelihood):
     """Each pixel is 1 with probability sigmoid(l); the parameters are the logits l.
 
-    log p(x|z) = Σ_pixels x l − log(1 + exp l), at most 0. Grey pixels count as soft targets: the
-    sum is then a negative cross-entropy, and no log-probability.
+    log p(x|z) = Σ_pixels x l − log(1 + exp l), at most 0. Grey pixels are soft targets: for
+    them the sum is a negative cross-entropy, not a log-probability.
     """
 
     def channels(self, image_channels: int) -> int:
@@ -36,7 +36,7 @@ class Bernoulli(Likelihood):
         return torch.bernoulli(parameters.sigmoid(), generator=generator)
 
     def start(self, pixel_mean: Tensor) -> Tensor:
-        """The log-odds of the mean image, which is kept 0.001 away from 0 and 1."""
+        """The log-odds of the mean image, clamped to [0.001, 0.999]."""
         return pixel_mean.logit(eps=1e-3)
 
     def linear_form(self, parameters: Tensor) -> tuple[Tensor, Tensor]:

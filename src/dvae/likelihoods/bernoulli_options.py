@@ -18,7 +18,7 @@ class BernoulliOptions(LikelihoodOptions):
     name: Literal["bernoulli"] = "bernoulli"
 
     def build(self) -> Likelihood:
-        """The likelihood."""
+        """Builds the likelihood."""
         from dvae.likelihoods.bernoulli import Bernoulli
 
         return Bernoulli()

@@ -1,4 +1,4 @@
-"""What the options of every likelihood declare."""
+"""Base class of the options of likelihoods."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class LikelihoodOptions(Options):
     """The options of a likelihood.
 
     Attributes:
-        name: Its name in configurations.
+        name: Name in configurations.
     """
 
     name: str = ""
 
     @abstractmethod
     def build(self) -> Likelihood:
-        """The likelihood with these options."""
+        """Builds the likelihood."""

@@ -1,6 +1,6 @@
-"""The VAE, what it is trained for and what it is judged by, as plain torch.
+"""The VAE, its training objectives and its evaluation, in plain torch.
 
-An objective is a file and its options beside it.
+Each objective has its options beside it.
 """
 
 from pkgutil import extend_path
@@ -14,7 +14,7 @@ __all__ = ["OBJECTIVES", "AnyObjective", "ObjectiveOptions"]
 __path__ = extend_path(__path__, __name__)
 
 OBJECTIVES = find_members(__name__, __path__, ObjectiveOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyObjective = ObjectiveOptions

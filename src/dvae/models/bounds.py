@@ -1,4 +1,4 @@
-"""Bounds on log p(x) and, with few codes, log p(x) itself; all in nats per image."""
+"""Bounds on log p(x) and, with few codes, log p(x) exactly; all in nats per image."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MAX_DECODES = 4096
-"""Codes that are decoded at a time where nothing else is asked for: some 50 MiB for MNIST."""
+"""Default for the number of codes that are decoded at once: some 50 MiB for MNIST."""
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
         log_weights: log w_s = log p(x, z_s) − log q(z_s|x) with z_s drawn from q, (m, B).
 
     Returns:
-        The bound, (B,). With m = 1 it is a draw of the ELBO.
+        The bound, (B,). With m = 1 it is a one-sample estimate of the ELBO.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519.
@@ -46,7 +46,7 @@ def log_importance_weights(model: VAE, images: Tensor, logits: Tensor, codes: Te
     Args:
         model: The model.
         images: (B, C, H, W).
-        logits: Those of q(z|x), (B, N, K).
+        logits: Logits of q(z|x), (B, N, K).
         codes: (S, B, N).
 
     Returns:
@@ -71,10 +71,10 @@ def sampled_bound(
     Args:
         model: The model.
         images: (B, C, H, W).
-        logits: Those of q(z|x), (B, N, K).
-        streams: Randomness of the B images.
+        logits: Logits of q(z|x), (B, N, K).
+        streams: Random numbers for the B images.
         num_samples: m, at least 1.
-        max_decodes: The most codes that are decoded at once; it changes the memory, not the value.
+        max_decodes: Largest number of codes decoded at once; affects the memory, not the value.
 
     Returns:
         The bound in nats, (B,).
@@ -88,12 +88,12 @@ def sampled_bound(
 
 
 def chunked_bound(draw: Callable[[int], Tensor], num_samples: int, chunk: int) -> Tensor:
-    """log (1/m) Σ_s w_s of many samples, a part of them at a time.
+    """log (1/m) Σ_s w_s, drawing and summing the samples in chunks.
 
     Args:
-        draw: Draws the next log weights: their number S → (S, B), in nats.
+        draw: Draws the next S log weights: S → (S, B), in nats.
         num_samples: m, at least 1.
-        chunk: The most that are drawn at a time; at least one is.
+        chunk: Largest number of samples drawn at once; values below 1 count as 1.
 
     Returns:
         The bound in nats, (B,), float64.
@@ -112,8 +112,8 @@ class Enumeration:
         model: The model.
         parameters: The likelihood's parameters of every code, (K^N, P, H, W).
         log_prior: log p(z) of every code in nats, (K^N,).
-        weights: w(z) of the likelihood's linear form, (K^N, pixels); None where it has none.
-        offset: log p(z) + c(z) in nats, (K^N,), with that form.
+        weights: w(z) of the likelihood's linear form, (K^N, C·H·W); None if it has no such form.
+        offset: log p(z) + c(z) of the linear form, in nats, (K^N,); None likewise.
     """
 
     model: VAE
@@ -127,7 +127,7 @@ class Enumeration:
         """Decodes every code.
 
         Raises:
-            ValueError: If there are more than `dvae.options.MAX_ENUMERATION`.
+            ValueError: If there are more than `dvae.options.MAX_ENUMERATION` codes.
         """
         codes = all_codes(model.num_latents, model.num_categories, device)
         log_prior = model.prior.log_prob(codes)
@@ -143,8 +143,8 @@ class Enumeration:
 def exact_log_likelihood(enumeration: Enumeration, images: Tensor) -> Tensor:
     """log p(x) = log Σ_z p(z) p(x|z).
 
-    All images share the decoded codes: where log p(x|z) = ⟨x, w(z)⟩ + c(z), as for Bernoulli
-    pixels, in one matrix product; otherwise some codes at a time.
+    All images share the decoded codes. If log p(x|z) = ⟨x, w(z)⟩ + c(z), as for Bernoulli pixels,
+    one matrix product scores them all; otherwise they are scored in chunks of codes.
 
     Args:
         enumeration: All codes of the model.

@@ -1,4 +1,4 @@
-"""How far gradient estimators are from the true gradient, and how noisy they are."""
+"""Bias and variance of gradient estimators, measured against the exact gradient."""
 
 import math
 import time
@@ -21,17 +21,17 @@ __all__ = ["Quality", "compare", "draws", "measure", "signal_to_noise"]
 class Quality:
     """Quality of one estimator at one temperature, for the gradient of the distortion.
 
-    The gradient is that with respect to the logits of a batch of images, one vector; with g the
-    true one and ĝ an estimate:
+    g is the exact gradient with respect to the logits of a batch of images, as one vector; ĝ is an
+    estimate of it.
 
     Attributes:
         estimator: Name.
         temperature: τ; NaN for an estimator that has none.
-        bias: ‖E ĝ − g‖ / ‖g‖, corrected for the noise of the finite mean.
+        bias: ‖E ĝ − g‖ / ‖g‖, corrected for the noise of a finite number of estimates.
         bias_error: Standard error of the bias.
         variance: E ‖ĝ − E ĝ‖² / ‖g‖².
         cosine: Mean cosine between ĝ and g.
-        microseconds: Median time of one estimate, the decoder's passes included.
+        microseconds: Median time of one estimate, including the passes through the decoder.
     """
 
     estimator: str
@@ -51,7 +51,7 @@ def draws(
     Args:
         vae: The model, in evaluation mode.
         estimator: The estimator.
-        logits: Where the gradient is taken, (B, N, K).
+        logits: Point at which the gradient is estimated, (B, N, K).
         images: (B, C, H, W).
         temperature: τ.
         count: Number of estimates.
@@ -83,7 +83,7 @@ def measure(
         estimator: The estimator.
         images: (B, C, H, W).
         temperature: τ.
-        exact: The true gradient, (B, N, K).
+        exact: The exact gradient, (B, N, K).
         count: Number of estimates, at least 2.
     """
     logits = vae.encode(images).detach()
@@ -122,20 +122,20 @@ def compare(
     temperatures: Sequence[float],
     count: int,
 ) -> Iterator[Quality]:
-    """Measures estimators over temperatures; those without a temperature once.
+    """Measures estimators at each temperature; those without a temperature only once.
 
     Args:
         vae: A model with at most 16,384 codes.
         images: (B, C, H, W).
-        estimators: Names out of `dvae.estimators.ESTIMATORS`.
+        estimators: Names in `dvae.estimators.ESTIMATORS`.
         temperatures: Values of τ.
-        count: Estimates of each.
+        count: Number of estimates per estimator and temperature, at least 2.
 
     Yields:
-        One result a pair.
+        One result per estimator and temperature.
 
     Raises:
-        ValueError: If the codes are too many to enumerate.
+        ValueError: If there are more than 16,384 codes.
     """
     if vae.num_categories**vae.num_latents > MAX_ENUMERATION:
         raise ValueError(
@@ -147,10 +147,10 @@ def compare(
     exact = next(draws(vae, Exact(), logits, images, 1.0, 1))
     for name in estimators:
         estimator = ESTIMATORS[name]().build().to(images.device)
-        # Where nothing is drawn, all estimates are the same: a few tell what they cost.
+        # Without noise all estimates are equal: a few are enough to measure the time.
         few = count if math.prod(estimator.noise_shape(logits.shape)) else min(count, 5)
         for temperature in temperatures if estimator.uses_temperature else [1.0]:
-            # A running baseline needs some calls before it stands for the past.
+            # Warm up running baselines, which start at 0.
             for _ in draws(vae, estimator, logits, images, temperature, min(few, 20)):
                 pass
             yield measure(vae, name, estimator, images, temperature, exact, few)
@@ -159,7 +159,7 @@ def compare(
 def signal_to_noise(gradients: Tensor) -> Tensor:
     """‖mean gradient‖ / sqrt(total variance) of independent estimates (R, ...), a scalar.
 
-    The squared norm of the mean is corrected for its own noise, and 0 where that exceeds it.
+    The squared norm of the mean is corrected for its sampling noise, and clamped at 0.
     """
     flat = gradients.flatten(1)
     variance = flat.var(0).sum()

@@ -1,4 +1,4 @@
-"""Training objectives: one pass through a VAE → the scalar whose gradient is followed."""
+"""Training objectives: the output of a VAE → a scalar loss."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,10 +19,10 @@ class Objective(ABC):
 
     Args:
         num_samples: m, codes drawn for each image.
-        prior_temperature: None compares the categorical posterior and prior. A temperature > 0
-            compares the Concrete densities of the relaxed sample: of the posterior at the current
-            temperature, of the prior at this one. The loss then bounds the likelihood of the
-            relaxed model (Maddison et al. 2017).
+        prior_temperature: With None, the rate compares the categorical posterior and prior. With
+            a temperature > 0, it compares their Concrete densities at the relaxed sample: the
+            posterior's at the current temperature, the prior's at this one. The loss then bounds
+            the likelihood of the relaxed model (Maddison et al. 2017).
     """
 
     def __init__(self, num_samples: int, prior_temperature: float | None) -> None:
@@ -32,7 +32,7 @@ class Objective(ABC):
     def training_pass(
         self, vae: VAE, images: Tensor, beta: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes, draws, decodes and scores a batch: what is compiled.
+        """Encodes a batch, draws codes, decodes them and computes the loss; may be compiled.
 
         Args:
             vae: The model.
@@ -40,8 +40,8 @@ class Objective(ABC):
             beta: Weight on the rate, a scalar.
 
         Returns:
-            The loss, and for the training curves distortion and rate: three scalars in nats per
-            image; the last two are detached.
+            Loss, distortion and rate: scalars in nats per image. Distortion and rate are detached:
+            they are for the training curves.
         """
         output = vae(images, self.num_samples)
         loss = self(vae, output, beta)
@@ -57,7 +57,7 @@ class Objective(ABC):
 
         Args:
             vae: The model.
-            output: What it returned for `num_samples`.
+            output: The model's output with `num_samples` draws.
             beta: Weight on the rate.
         """
 
@@ -66,11 +66,13 @@ class Objective(ABC):
         sample = output.sample
         prior_logits = vae.prior.conditional_logits(sample.z)
         if self.prior_temperature is None:
-            # Linear in z: exact for one-hot codes, and an extension for relaxed ones.
+            # Exact for one-hot z; for relaxed z, extended linearly.
             ratio = log_softmax(sample.logits) - log_softmax(prior_logits)
             return (sample.z * ratio).sum((-2, -1))
         if sample.log_z is None:
-            raise ValueError("kl=relaxed: expected an estimator with relaxed samples, found hard")
+            raise ValueError(
+                "kl=relaxed: expected an estimator with relaxed samples, found one-hot samples"
+            )
         log_q = concrete_log_prob(sample.log_z, sample.logits, vae.layer.temperature)
         log_p = concrete_log_prob(sample.log_z, prior_logits, self.prior_temperature)
         return (log_q - log_p).sum(-1)
@@ -79,8 +81,8 @@ class Objective(ABC):
 class ELBO(Objective):
     """distortion + β · rate, the mean over m draws.
 
-    With categorical densities the rate is analytic. It stays outside of the estimator, unless the
-    prior depends on the draw: then it is part of the cost.
+    The categorical rate is analytic and differentiated directly. If the prior depends on the draw,
+    the rate is instead part of the cost that the estimator differentiates.
     """
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
@@ -108,7 +110,7 @@ class IWAE(Objective):
 
 
 class VIMCO(Objective):
-    """The same bound with a score-function gradient, and a baseline for each draw.
+    """The bound of `IWAE` with a score-function gradient, and a baseline for each draw.
 
     The learning signal of draw s is the bound minus the one in which log w_s is replaced by the
     mean of the other log weights.
@@ -124,7 +126,7 @@ class VIMCO(Objective):
         bound = importance_weighted_bound(log_weights)
         signal = bound - self._without_each(log_weights)
         score = (signal.detach() * log_q).sum(0).mean()
-        # Adds a gradient and no value.
+        # The difference is 0, but has a gradient.
         return -bound.mean() - (score - score.detach())
 
     @staticmethod

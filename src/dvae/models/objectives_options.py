@@ -25,14 +25,14 @@ class ELBOOptions(ObjectiveOptions):
     num_samples: Count = 2
 
     def build(self) -> Objective:
-        """The objective."""
+        """Builds the objective."""
         from dvae.models.objectives import ELBO
 
         return ELBO(self.num_samples, self.prior_temperature)
 
 
 class _SeveralSamples(ObjectiveOptions):
-    """An objective that is defined over at least two samples."""
+    """An objective that needs at least two samples."""
 
     num_samples: Count = 5
 
@@ -52,17 +52,17 @@ class IWAEOptions(_SeveralSamples):
     name: Literal["iwae"] = "iwae"
 
     def check_estimator(self, estimator: EstimatorOptions) -> None:
-        """Refuses estimators that need a cost for each sample; see `ObjectiveOptions`."""
+        """Rejects score-function estimators; see `ObjectiveOptions`."""
         super().check_estimator(estimator)
         if estimator.score_function:
             raise UserError(
                 "estimator: expected one whose gradient passes through the sample with "
-                "objective=iwae, as the bound has no cost for each sample, found "
-                f"{estimator.name}; objective=vimco has one"
+                f"objective=iwae, found {estimator.name}; objective=vimco has a score-function "
+                "gradient"
             )
 
     def build(self) -> Objective:
-        """The objective."""
+        """Builds the objective."""
         from dvae.models.objectives import IWAE
 
         return IWAE(self.num_samples, self.prior_temperature)
@@ -74,16 +74,19 @@ class VIMCOOptions(_SeveralSamples):
     name: Literal["vimco"] = "vimco"
 
     def check_estimator(self, estimator: EstimatorOptions) -> None:
-        """Refuses all but a score function without a baseline; see `ObjectiveOptions`."""
+        """Accepts only `reinforce` without a baseline; see `ObjectiveOptions`."""
         super().check_estimator(estimator)
-        if not isinstance(estimator, ReinforceOptions) or estimator.decay is not None:
+        found = estimator.name
+        if isinstance(estimator, ReinforceOptions):
+            found = "" if estimator.decay is None else f"estimator.decay={estimator.decay}"
+        if found:
             raise UserError(
                 "estimator: expected reinforce with estimator.decay=null with objective=vimco, "
-                f"which brings its own baseline, found {estimator.name}"
+                f"which has its own baseline, found {found}"
             )
 
     def build(self) -> Objective:
-        """The objective."""
+        """Builds the objective."""
         from dvae.models.objectives import VIMCO
 
         return VIMCO(self.num_samples, self.prior_temperature)

@@ -1,4 +1,4 @@
-"""What the options of every training objective of a VAE declare."""
+"""Base class of the options of training objectives of a VAE."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ObjectiveOptions(Options):
     """The options of an objective; see `dvae.models.objectives.Objective`.
 
     Attributes:
-        name: Its name in configurations.
-        beta: β, the weight on the rate in the training loss; never in a reported bound.
+        name: Name in configurations.
+        beta: β, the weight on the rate in the training loss only, never in a reported bound.
         warmup: Steps over which β rises linearly from 0.
-        num_samples: m, codes drawn for each image.
-        kl: "discrete" compares the categorical posterior and prior, "relaxed" the Concrete
-            densities of the relaxed sample.
+        num_samples: m, the number of codes drawn for each image.
+        kl: "discrete" compares the categorical posterior and prior, "relaxed" their Concrete
+            densities at the relaxed sample.
         prior_temperature: Temperature of the prior's Concrete density, with `kl="relaxed"` only.
     """
 
@@ -49,10 +49,10 @@ class ObjectiveOptions(Options):
         return self
 
     def check_estimator(self, estimator: EstimatorOptions) -> None:
-        """Refuses an estimator that this objective cannot be trained with.
+        """Checks that this objective can be trained with an estimator.
 
         Raises:
-            UserError: One line that names the option, what was expected and what was found.
+            UserError: If it cannot.
         """
         if self.kl == "relaxed" and estimator.hard:
             relaxed = [name for name, kind in ESTIMATORS.items() if not kind.hard]
@@ -62,9 +62,9 @@ class ObjectiveOptions(Options):
             )
 
     def beta_schedule(self, total_steps: int) -> Schedule:
-        """β at each step of a run of so many."""
+        """β at each step of a run of `total_steps`."""
         return Warmup(self.beta, resolve_steps(self.warmup, total_steps))
 
     @abstractmethod
     def build(self) -> Objective:
-        """The objective with these options."""
+        """Builds the objective."""

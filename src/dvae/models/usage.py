@@ -1,4 +1,4 @@
-"""Statistics of codes over a whole split: counts are kept, and nothing is averaged over batches."""
+"""Statistics of codes over a whole split, independent of its division into batches."""
 
 import math
 
@@ -12,11 +12,11 @@ from dvae.distributions import categorical_entropy
 __all__ = ["CodeUsage", "MutualInformation"]
 
 ACTIVE_NATS = 0.01
-"""A latent that carries more information than this about the image counts as active."""
+"""A latent is active if it carries more information about the image than this."""
 
 
 class CodeUsage(Metric):
-    """How the categories of each latent are used over a split.
+    """Usage of the categories of each latent over a split.
 
     Args:
         num_latents: N.
@@ -38,7 +38,7 @@ class CodeUsage(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, codes: Tensor) -> None:
-        """Adds the logits (B, N, K) of images and a code (B, N) of each."""
+        """Adds the logits (B, N, K) and codes (B, N) of a batch of images."""
         ones = torch.ones(codes.T.shape, dtype=self.counts.dtype, device=codes.device)
         self.counts.scatter_add_(1, codes.T, ones)
         self.posterior += logits.double().softmax(-1).sum(0)
@@ -69,10 +69,10 @@ class CodeUsage(Metric):
 
 
 class MutualInformation(Metric):
-    """I(x; z) between the images of a split and their whole codes.
+    """I(x; z) between the images of a split and all latents together.
 
     I(x; z) = KL(q(z|x) ‖ p(z)) − KL(q(z) ‖ p(z)) = E[log q(z|x) − log q(z)], where q(z) is the mean
-    of q(z|x) over the M images of the split. Estimated with one code an image; at most ln M.
+    of q(z|x) over the M images of the split. Estimated with one code per image; at most ln M.
 
     References:
         Hoffman, Johnson 2016, "ELBO surgery".
@@ -88,7 +88,7 @@ class MutualInformation(Metric):
         self.add_state("codes", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, codes: Tensor) -> None:
-        """Adds the logits (B, N, K) of images and a code (B, N) of each, drawn from them."""
+        """Adds the logits (B, N, K) of a batch and the codes (B, N) drawn from them."""
         self.log_probs.append(logits.float().log_softmax(-1).flatten(1))
         offsets = torch.arange(logits.shape[1], device=codes.device) * logits.shape[2]
         self.codes.append(codes + offsets)

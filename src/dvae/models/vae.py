@@ -32,18 +32,18 @@ class VAEOutput:
 
 
 class VAE(nn.Module):
-    """q(z|x) = Π_n Cat(z_n), p(x|z) by a likelihood, p(z) by a prior.
+    """q(z|x) = Π_n Cat(z_n; softmax(logits_n)), p(x|z) from a likelihood, p(z) from a prior.
 
     Args:
         encoder: Images (B, C, H, W) → logits (B, N, K).
         decoder: Codes (..., N, K) → parameters (..., P, H, W), without an output bias.
         layer: Draws codes from logits.
         prior: p(z).
-        likelihood: p(x|z), of the decoder's parameters.
+        likelihood: p(x|z), given the decoder's parameters.
         pixel_mean: Mean training image, (C, H, W), in [0, 1].
-        base_rates: Whether the mean image centres the encoder's input and sets the output bias to
-            the likelihood's parameters of it, so that training starts at the base rates. Otherwise
-            the encoder sees pixels as they are and the output bias starts at zero.
+        base_rates: Whether training starts at the mean image: it is subtracted from the encoder's
+            input, and the output bias starts at `likelihood.start(pixel_mean)`. Otherwise the
+            encoder's input is not centred and the output bias starts at 0.
 
     References:
         Kingma, Welling 2014, arXiv 1312.6114; Jang, Gu, Poole 2017, arXiv 1611.01144.
@@ -103,20 +103,20 @@ class VAE(nn.Module):
         """Σ_n KL(q_n ‖ p_n(·|z_<n)) in nats.
 
         Args:
-            logits: Those of q(z|x), (B, N, K).
-            z: Codes drawn from it, (..., B, N, K): they matter to a prior that depends on them.
+            logits: Logits of q(z|x), (B, N, K).
+            z: Codes drawn from q, (..., B, N, K).
 
         Returns:
-            (B,), or (..., B) with such a prior.
+            (B,), or (..., B) with a prior that depends on the draw.
         """
         return categorical_kl(logits, self.prior.conditional_logits(z)).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
-        """Encodes, draws codes with the layer's estimator, decodes: what training needs.
+        """Encodes images, draws codes with the layer's estimator and decodes them.
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            num_samples: m, codes for each image; more than one stand on a leading axis.
+            num_samples: m, codes per image; for m > 1 they are on a new leading axis.
         """
         logits = self.encode(images)
         repeated = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)

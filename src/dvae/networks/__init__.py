@@ -1,4 +1,4 @@
-"""Encoders and decoders: `base.py` is the contract; a pair is a file and its options beside it."""
+"""Encoders and decoders: base classes in `base.py`; each pair has its options beside it."""
 
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ __all__ = ["NETWORKS", "AnyNetwork", "NetworkOptions"]
 __path__ = extend_path(__path__, __name__)
 
 NETWORKS = find_members(__name__, __path__, NetworkOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyNetwork = NetworkOptions

@@ -1,4 +1,4 @@
-"""The contracts of encoders and decoders, and the blocks that they are made of."""
+"""Base classes of encoders and decoders, and their building blocks."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Codes → parameters of the likelihood, without a bias for each pixel: the model adds one."""
+    """Codes → parameters of the likelihood, without an output bias: the model adds it."""
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def activate(width: int, activation: str, normalization: str, *, conv: bool = Fa
 
     Args:
         width: Features of the input.
-        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
         conv: Whether the features are the channels of an image.
     """
@@ -45,7 +45,7 @@ def activate(width: int, activation: str, normalization: str, *, conv: bool = Fa
 
 
 def linear_blocks(widths: Sequence[int], activation: str, normalization: str) -> nn.Sequential:
-    """Linear layers through the given widths, each normalized and activated."""
+    """Linear layers of the given widths, each followed by normalization and activation."""
     blocks = nn.Sequential()
     for inputs, outputs in itertools.pairwise(widths):
         # A bias before batch normalization has no effect.

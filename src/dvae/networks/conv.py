@@ -9,7 +9,7 @@ from dvae.networks.base import Decoder, Encoder, activate, linear_blocks
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 _CHANNELS = (32, 64)
-"""Channels after each of the two strides of 2."""
+"""Channels after each of the two convolutions of stride 2."""
 
 
 class ConvEncoder(Encoder):
@@ -20,7 +20,7 @@ class ConvEncoder(Encoder):
         num_latents: N, at least 1.
         num_categories: K, at least 2.
         hidden: Width of the hidden linear layer.
-        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
     """
 
@@ -63,7 +63,7 @@ class ConvDecoder(Decoder):
         num_latents: N, at least 1.
         num_categories: K, at least 2.
         hidden: Width of the hidden linear layer.
-        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
     """
 

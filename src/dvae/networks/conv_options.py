@@ -22,10 +22,10 @@ class ConvOptions(FlatNetworkOptions):
     hidden: Count = 256
 
     def check_images(self, image_shape: Sequence[int]) -> None:
-        """Refuses sides that two strides of 2 do not divide.
+        """Checks that height and width are multiples of 4, for the two strides of 2.
 
         Raises:
-            UserError: If there is such a side.
+            UserError: If one of them is not.
         """
         _, height, width = image_shape
         if height % 4 or width % 4:
@@ -35,7 +35,7 @@ class ConvOptions(FlatNetworkOptions):
             )
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
-        """The encoder; see `NetworkOptions.build_encoder`."""
+        """Builds the encoder; see `NetworkOptions.build_encoder`."""
         from dvae.networks.conv import ConvEncoder
 
         return ConvEncoder(
@@ -48,7 +48,7 @@ class ConvOptions(FlatNetworkOptions):
         )
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
-        """The decoder; see `NetworkOptions.build_decoder`."""
+        """Builds the decoder; see `NetworkOptions.build_decoder`."""
         from dvae.networks.conv import ConvDecoder
 
         return ConvDecoder(

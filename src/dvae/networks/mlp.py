@@ -18,7 +18,7 @@ class MLPEncoder(Encoder):
         num_latents: N, at least 1.
         num_categories: K, at least 2.
         hidden: Widths of the hidden layers, from the image to the codes.
-        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
     """
 
@@ -44,14 +44,14 @@ class MLPEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """Its mirror: codes (..., N, K) → parameters (..., P, H, W).
+    """Mirror of `MLPEncoder`: codes (..., N, K) → parameters (..., P, H, W).
 
     Args:
         parameter_shape: Shape of the parameters of an image, (P, H, W).
         num_latents: N, at least 1.
         num_categories: K, at least 2.
-        hidden: Widths of the hidden layers of the encoder, which the decoder mirrors.
-        activation: A name out of `dvae.networks.options.ACTIVATIONS`.
+        hidden: Widths of the encoder's hidden layers; the decoder reverses them.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
     """
 

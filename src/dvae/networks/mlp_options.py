@@ -23,7 +23,7 @@ class MLPOptions(FlatNetworkOptions):
     hidden: list[Count] = Field([512, 256])
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
-        """The encoder; see `NetworkOptions.build_encoder`."""
+        """Builds the encoder; see `NetworkOptions.build_encoder`."""
         from dvae.networks.mlp import MLPEncoder
 
         return MLPEncoder(
@@ -36,7 +36,7 @@ class MLPOptions(FlatNetworkOptions):
         )
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
-        """The decoder; see `NetworkOptions.build_decoder`."""
+        """Builds the decoder; see `NetworkOptions.build_decoder`."""
         from dvae.networks.mlp import MLPDecoder
 
         return MLPDecoder(

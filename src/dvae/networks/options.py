@@ -1,4 +1,4 @@
-"""What the options of every pair of encoder and decoder declare."""
+"""Base classes of the options of encoders and decoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVATIONS = {
     "silu": "SiLU",
     "tanh": "Tanh",
 }
-"""Activations by the names that configurations use, each with its class in `torch.nn`."""
+"""Name of an activation in configurations → name of its class in `torch.nn`."""
 
 Activation = Annotated[str, one_of(ACTIVATIONS)]
 Normalization = Literal["none", "batch", "layer"]
@@ -33,9 +33,9 @@ class NetworkOptions(Options):
     """The options of an encoder and its decoder.
 
     Attributes:
-        name: Its name in configurations.
+        name: Name in configurations.
         num_categories: K.
-        base_rates: Whether training starts at the mean training image: see `dvae.models.vae.VAE`.
+        base_rates: Whether training starts at the mean training image; see `dvae.models.vae.VAE`.
     """
 
     name: str = ""
@@ -44,36 +44,36 @@ class NetworkOptions(Options):
 
     @abstractmethod
     def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the grid of codes, whose product is N, for images of a shape (C, H, W)."""
+        """Shape of the grid of codes, whose product is N, for images (C, H, W)."""
 
     def check_images(self, image_shape: Sequence[int]) -> None:
-        """Refuses images of a shape that these networks cannot take.
+        """Checks that these networks can take images of a shape (C, H, W).
 
         Raises:
-            UserError: One line that names the option, what was expected and what was found.
+            UserError: If they cannot; by default, never.
         """
 
     @abstractmethod
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
-        """The encoder for images of a shape (C, H, W)."""
+        """Builds the encoder for images (C, H, W)."""
 
     @abstractmethod
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
-        """The decoder.
+        """Builds the decoder.
 
         Args:
             image_shape: Shape of an image, (C, H, W).
-            channels: P, the channels of parameters that the likelihood takes.
+            channels: P, the number of parameter channels of the likelihood.
         """
 
 
 class FlatNetworkOptions(NetworkOptions):
-    """Networks whose codes have no place in the image: their grid is a row of N codes."""
+    """Networks whose codes have no position in the image: the grid is a row of N codes."""
 
     num_latents: Count = 20
     activation: Activation = "silu"
     normalization: Normalization = "batch"
 
     def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """(N,), whatever the images."""
+        """(N,), for images of any shape."""
         return (self.num_latents,)

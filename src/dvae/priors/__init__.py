@@ -1,4 +1,4 @@
-"""Priors over codes: `base.py` is the contract; a prior is a file and its options beside it."""
+"""Priors over codes: base class in `base.py`; each prior has its options beside it."""
 
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ __all__ = ["PRIORS", "AnyPrior", "PriorOptions"]
 __path__ = extend_path(__path__, __name__)
 
 PRIORS = find_members(__name__, __path__, PriorOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyPrior = PriorOptions

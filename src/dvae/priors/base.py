@@ -1,5 +1,6 @@
-"""The contract of priors over codes."""
+"""Base class of priors over codes."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ __all__ = ["Prior"]
 
 
 class Prior(nn.Module, ABC):
-    """p(z) = Π_n Cat(z_n; softmax(l_n)), where l_n may depend on z_<n and on what lies above.
+    """p(z) = Π_n Cat(z_n; softmax(l_n)), where l_n may depend on z_<n and on a context.
 
-    A prior defines `conditional_logits`; the other methods follow from it, and may be overridden
-    where there is a faster way.
+    A subclass defines `conditional_logits`, from which the other methods follow. It may override
+    them with faster ones.
 
     Args:
         grid: Shape of the grid of codes.
@@ -26,8 +27,8 @@ class Prior(nn.Module, ABC):
         grid: Shape of the grid of codes.
         num_latents: N, the product of the grid's shape.
         num_categories: K.
-        depends_on_draw: Whether l_n depends on z_<n. The rate is then no function of the posterior
-            alone, and belongs to the cost whose gradient is estimated.
+        depends_on_draw: Whether l_n depends on z_<n. The rate then depends on the drawn codes, and
+            is part of the cost that the estimator differentiates.
     """
 
     depends_on_draw: bool = True
@@ -43,8 +44,8 @@ class Prior(nn.Module, ABC):
         """The logits of each latent given those before it.
 
         Args:
-            z: One-hot or relaxed codes, (..., N, K); l_n may depend on z_<n alone.
-            context: What lies above, in a hierarchy of codes.
+            z: One-hot or relaxed codes, (..., N, K); l_n may depend on z_<n only.
+            context: The level above, in a hierarchy of codes.
 
         Returns:
             Unnormalised log-probabilities, (..., N, K) or a shape that broadcasts to it.
@@ -52,7 +53,7 @@ class Prior(nn.Module, ABC):
 
     def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability of codes in nats: (..., N) → (...)."""
-        z = one_hot(codes, self.num_categories, self._dtype())
+        z = one_hot(codes, self.num_categories, self._like().dtype)
         log_probs = log_softmax(self.conditional_logits(z, context)).expand(*codes.shape, -1)
         return log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
 
@@ -60,10 +61,10 @@ class Prior(nn.Module, ABC):
         self, count: int, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         """Draws codes one latent after the other, (count, N), int64."""
-        parameter = next(self.parameters())
-        shape, device = (count, self.num_latents, self.num_categories), parameter.device
-        noise = gumbel_noise(shape, dtype=parameter.dtype, device=device, generator=generator)
-        z = torch.zeros(shape, dtype=parameter.dtype, device=device)
+        like = self._like()
+        shape, device = (count, self.num_latents, self.num_categories), like.device
+        noise = gumbel_noise(shape, dtype=like.dtype, device=device, generator=generator)
+        z = torch.zeros(shape, dtype=like.dtype, device=device)
         codes = torch.zeros(shape[:-1], dtype=torch.int64, device=device)
         for n in range(self.num_latents):
             logits = self.conditional_logits(z, context).expand(shape)[:, n]
@@ -71,5 +72,6 @@ class Prior(nn.Module, ABC):
             z[:, n] = one_hot(codes[:, n], self.num_categories, z.dtype)
         return codes
 
-    def _dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device that this prior works in."""
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(()))

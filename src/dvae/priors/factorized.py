@@ -53,7 +53,7 @@ class UniformPrior(FactorizedPrior):
 
 
 class LearnedPrior(FactorizedPrior):
-    """Independent categoricals with trainable logits; uniform at the start."""
+    """Independent categoricals with trainable logits, initially uniform."""
 
     def __init__(self, grid: Sequence[int], num_categories: int) -> None:
         super().__init__(grid, num_categories)

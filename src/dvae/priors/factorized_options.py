@@ -19,7 +19,7 @@ class UniformPriorOptions(PriorOptions):
     name: Literal["uniform"] = "uniform"
 
     def build(self, grid: Sequence[int], num_categories: int) -> Prior:
-        """The prior; see `PriorOptions.build`."""
+        """Builds the prior; see `PriorOptions.build`."""
         from dvae.priors.factorized import UniformPrior
 
         return UniformPrior(grid, num_categories)
@@ -31,7 +31,7 @@ class LearnedPriorOptions(PriorOptions):
     name: Literal["learned"] = "learned"
 
     def build(self, grid: Sequence[int], num_categories: int) -> Prior:
-        """The prior; see `PriorOptions.build`."""
+        """Builds the prior; see `PriorOptions.build`."""
         from dvae.priors.factorized import LearnedPrior
 
         return LearnedPrior(grid, num_categories)

@@ -1,4 +1,4 @@
-"""What the options of every prior declare."""
+"""Base class of the options of priors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class PriorOptions(Options):
     """The options of a prior.
 
     Attributes:
-        name: Its name in configurations.
+        name: Name in configurations.
     """
 
     name: str = ""
 
     @abstractmethod
     def build(self, grid: Sequence[int], num_categories: int) -> Prior:
-        """The prior with these options.
+        """Builds the prior.
 
         Args:
             grid: Shape of the grid of codes; N is its product.

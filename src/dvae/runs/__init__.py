@@ -1,1 +1,1 @@
-"""A run's folder, resuming, and sweeps."""
+"""Folders of runs, resuming and sweeps."""

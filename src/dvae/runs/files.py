@@ -1,4 +1,4 @@
-"""Files that a run has written, read back."""
+"""Reads the files that a run writes."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,10 @@ __all__ = ["overrides_of", "read_json", "read_yaml"]
 
 
 def overrides_of(folder: Path) -> list[str]:
-    """What a run was started with: Hydra also keeps what it was refused to go on with."""
+    """The overrides that a run was started with.
+
+    `environment.json` comes first: Hydra's own list may be of a later command that was refused.
+    """
     started = read_json(folder / "environment.json")
     if "overrides" in started:
         return list(started["overrides"])
@@ -23,29 +26,29 @@ def overrides_of(folder: Path) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none.
+    """The content of a JSON file; an empty dict if the file does not exist.
 
     Raises:
-        UserError: If it holds anything else.
+        UserError: If the content is not a JSON object.
     """
     return _read(path, lambda text: dict(json.loads(text)))
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; nothing where there is none.
+    """The content of a YAML file; an empty dict if the file does not exist.
 
     Raises:
-        UserError: If it holds anything else.
+        UserError: If the content is not YAML.
     """
     return _read(path, lambda text: OmegaConf.to_container(OmegaConf.create(text)))
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
-    """What a file of a run holds; nothing where there is none."""
+    """The parsed content of a file; an empty dict if the file does not exist."""
     try:
         return parse(path.read_text()) if path.is_file() else {}
     except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
-            f"{path}: expected the file that a run has written, found another "
+            f"{path}: expected a file written by a run, found other content "
             f"({type(error).__name__})"
         ) from error

@@ -1,7 +1,7 @@
-"""A run in its folder: trained from the start, or resumed from its last checkpoint.
+"""Trains in the folder of a run: from the start, or from the last checkpoint.
 
-`status.json` holds the state of a run, `metrics.json` its result, and `.hydra/overrides.yaml` what
-it was started with. Nothing here imports torch: a finished run answers at once.
+`status.json` holds the state of a run, `metrics.json` its result and `.hydra/overrides.yaml` its
+overrides. Nothing here imports torch, so a command for a finished run returns at once.
 """
 
 import math
@@ -23,31 +23,31 @@ from dvae.training.migrations import migrate
 __all__ = ["FINAL", "is_first_process", "record", "run_in_folder"]
 
 FINAL = ("finished", "diverged", "pruned")
-"""States that starting again does not change."""
-_FREE = ("paths.", "resume", "trainer.progress_bar", "trainer.save_every")
-"""Settings that change no number."""
+"""States of runs that are not trained again."""
+_WITHOUT_EFFECT = ("paths.", "resume", "trainer.progress_bar", "trainer.save_every")
+"""Settings that do not change the result; a resumed run may have others."""
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def is_first_process() -> bool:
-    """Whether this is the process, among those of one run, that writes its files."""
+    """Whether this process, among those of one run, writes the files."""
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
 
 
 def run_in_folder(
     config: RunConfig, train: Callable[[RunConfig], dict[str, float]]
 ) -> float | None:
-    """Trains in the run's folder: from the start, or on from the last checkpoint in it.
+    """Trains in the run's folder: from the start, or from the last checkpoint in it.
 
-    A run that has come to an end is not repeated.
+    A run that has finished, diverged or been pruned is not repeated.
 
     Args:
         config: The configuration; its `paths.output_dir` is the folder.
         train: Trains on a configuration and returns metrics.
 
     Returns:
-        The metric that runs of the task are compared by, NaN for a run that did not finish, None
-        without a validation split.
+        The metric that the task compares runs by; NaN for a run that did not finish; None without
+        a validation split.
 
     Raises:
         OtherRunError: If the folder belongs to a run with other settings.
@@ -66,12 +66,12 @@ def _run_in_folder(
     monitor = find_task(config.task).selected_by
     status = read_json(folder / "status.json")
     changed = _changed_settings(folder, config) if status else ""
-    # Who asks for it may go on with other settings, such as more epochs.
+    # An explicit `resume=` may change settings, such as the number of epochs.
     if changed and config.resume is None:
         raise OtherRunError(f"{changed}; choose another folder")
     if status.get("state") in FINAL and not changed:
         metrics = read_json(folder / "metrics.json")
-        print(f"{folder}: {status['state']} before", flush=True)
+        print(f"{folder}: already {status['state']}", flush=True)
         return metrics.get(monitor) if status["state"] == "finished" else math.nan
     last = folder / "checkpoints" / "last.ckpt"
     if config.resume is None and status and last.is_file():
@@ -83,7 +83,7 @@ def _run_in_folder(
     except BaseException as error:
         record(folder, error, seconds=before + time.perf_counter() - start)
         if status and type(error) is UserError and is_first_process():
-            # Nothing has been done: the run is what it was.
+            # The run was refused before it changed anything: keep its state.
             write_json(folder / "status.json", status)
         raise
     record(folder, state="finished", seconds=before + time.perf_counter() - start)
@@ -97,16 +97,16 @@ def record(
     state: str = "running",
     seconds: float | None = None,
 ) -> str:
-    """Writes the state of a run; what ended it decides on the state.
+    """Writes the state of a run, which follows from the error if there is one.
 
     Args:
         folder: The run's folder.
-        error: What ended it.
-        state: The state where there is no error.
-        seconds: Time that it took; what was written before by default.
+        error: The error that ended the run.
+        state: The state if there is no error.
+        seconds: Duration of the run; by default the one already written.
 
     Returns:
-        Why it ended, in one line; empty where there is no error.
+        The error in one line; empty if there is none.
     """
     reason = _reason(error)
     if not is_first_process():
@@ -144,25 +144,24 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _changed_settings(folder: Path, config: RunConfig) -> str:
-    """The first setting in which a configuration differs from that of the run in a folder."""
+    """A clause on the first setting that differs from the run in the folder; empty if none does."""
     path = folder / "config.yaml"
     if not path.is_file():
         return ""
     content = read_yaml(path)
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: expected the configuration of a run, found another content")
-    old, new = _flat(_completed(content)), _flat(config.model_dump())
+        raise UserError(f"{path}: expected the configuration of a run, found other content")
+    old, new = _flat(_complete(content)), _flat(config.model_dump())
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(_FREE) and old.get(key) != new.get(key):
+        if not key.startswith(_WITHOUT_EFFECT) and old.get(key) != new.get(key):
             return (
-                f"{key}: expected {old.get(key)}, as in the run that lies in {folder}, "
-                f"found {new.get(key)}"
+                f"{key}: expected {old.get(key)}, as in the run in {folder}, found {new.get(key)}"
             )
     return ""
 
 
-def _completed(content: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the options that have been added since it was written."""
+def _complete(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds the options that did not exist when the configuration was written."""
     try:
         return parse_run(migrate(content)).model_dump()
     except UserError:

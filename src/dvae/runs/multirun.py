@@ -1,4 +1,4 @@
-"""What Hydra calls before and after a sweep, whichever launcher runs it."""
+"""Hydra callback that runs before and after a sweep, with any launcher."""
 
 import sys
 from pathlib import Path
@@ -12,35 +12,35 @@ __all__ = ["SweepCallback"]
 
 
 class SweepCallback(Callback):
-    """Names the runs of a sweep by what differs between them, and sums the sweep up at its end."""
+    """Names the runs of a sweep by the settings that differ, and summarizes the finished sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leaves what all runs share out of the names of their folders; says how to go on."""
+        """Leaves shared settings out of the folders' names; prints how to resume the sweep."""
         swept, fixed = _split(config)
         if swept:
-            # Each job is composed anew from these overrides: changed values would be lost.
+            # Jobs are composed again from the overrides: change these, not the value.
             keys = ",".join(f"'{key}'" for key in fixed)
             names = f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"
             config.hydra.overrides.hydra.append(names)
         print(
             f"sweep in {config.hydra.sweep.dir}\n"
-            f"go on after an interruption: the same command and hydra.sweep.dir=PATH, this folder"
+            "to resume it, repeat the command with this folder as hydra.sweep.dir"
         )
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes table and plot; ends with exit code 2 where no run has finished."""
+        """Writes the table and the plot; exits with code 2 if no run has finished."""
         from dvae.runs.results import find_runs
         from dvae.runs.summary import summarize
 
         folder = Path(config.hydra.sweep.dir)
-        # Jobs of other scripts leave no runs to compare.
+        # The jobs of other scripts are not runs.
         if find_runs(folder) and not summarize(folder):
-            print("error: sweep: expected a run that finishes, found none", file=sys.stderr)
+            print("error: sweep: expected at least one finished run, found none", file=sys.stderr)
             raise SystemExit(2)
 
 
 def _split(config: DictConfig) -> tuple[list[str], list[str]]:
-    """Keys that a sweep varies, and keys that all its runs share; seeds count like any other."""
+    """The keys that a sweep varies, the seed included, and the keys that all its runs share."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     texts = [f"{key}={value}" for key, value in params.items()]
     overrides = OverridesParser.create().parse_overrides([*texts, *config.hydra.overrides.task])

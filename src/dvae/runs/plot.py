@@ -1,4 +1,4 @@
-"""The plot of a sweep: lines over the swept value, heat maps, or a slice for each key."""
+"""The plot of a sweep: lines over the swept value, heat maps, or one panel for each key."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ Groups = Mapping[str, Sequence[Setting]]
 
 
 def plot(path: Path, settings: Sequence[Setting]) -> None:
-    """Draws the metric that settings are ranked by, its mean and standard error over seeds.
+    """Plots the metric that settings are ranked by: mean and standard error over seeds.
 
-    It is drawn over the swept number, with one line for each combination of the other overrides.
-    Two swept numbers of at least three values each give a heat map for each combination of the
-    others; where they hardly form a grid, as in a search, there is one panel a key instead.
+    The x-axis is the swept number; each combination of the other overrides has a line. Two swept
+    numbers with at least three values each give a heat map for each combination of the others. If
+    most cells of the heat maps would be empty, as in a search, each key has a panel instead.
 
     Args:
         path: Where the PNG is written.
@@ -57,12 +57,12 @@ def plot(path: Path, settings: Sequence[Setting]) -> None:
 
 
 def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any) -> None:
-    """Mean and standard error over one key; its values are names where one is no number."""
+    """Mean and standard error over one key, as names unless all its values are numbers."""
     points = [(_value(setting.values[key]) if key else "all", setting) for setting in settings]
     if any(isinstance(value, str) for value, _ in points):
         points = [(str(value), setting) for value, setting in points]
     points.sort(key=lambda point: point[0])
-    # A single seed has no error: no bar is drawn.
+    # The error of a single seed is NaN, which draws no bar.
     axis.errorbar(
         [value for value, _ in points],
         [setting.mean(setting.selected_by) for _, setting in points],
@@ -83,7 +83,7 @@ def _heat_map(
     y: str,
     limits: tuple[float, float],
 ) -> None:
-    """Means over two keys; panels share the limits of their colours."""
+    """Means over two keys; all panels have the same colour limits."""
     columns, rows = (sorted({float(s.values[key]) for s in settings}) for key in (x, y))
     cells = [[math.nan] * len(columns) for _ in rows]
     for setting in settings:
@@ -95,7 +95,7 @@ def _heat_map(
     for row, values in enumerate(cells):
         for column, value in enumerate(values):
             if not math.isnan(value):
-                # The upper end of the colours is a bright yellow.
+                # White text is illegible on the bright yellow of high values.
                 color = "w" if image.norm(value) < 0.7 else "k"
                 axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=color)
     axis.figure.colorbar(image, ax=axis, label=_label(settings))
@@ -105,13 +105,13 @@ def _heat_map(
 
 
 def _label(settings: Sequence[Setting]) -> str:
-    """The metric, with its unit where it is a bound."""
+    """The metric, with its unit if it is a bound."""
     name = settings[0].selected_by
     return f"{name} (nats per image)" if name.endswith(("elbo", "bound")) else name
 
 
 def _group(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, list[Setting]]:
-    """Settings by their values of some keys, under a name made of them."""
+    """Groups settings by their values of some keys; these values name the group."""
     groups: dict[str, list[Setting]] = {}
     for setting in sorted(settings, key=lambda s: [s.values[key] for key in keys]):
         name = "\n".join(f"{key}={setting.values[key]}" for key in keys)
@@ -120,7 +120,7 @@ def _group(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, list[S
 
 
 def _count(settings: Sequence[Setting]) -> Any:
-    """How many values a key takes."""
+    """A function that counts the different values of a key."""
     return lambda key: len({setting.values[key] for setting in settings})
 
 

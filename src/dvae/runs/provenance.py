@@ -1,4 +1,4 @@
-"""What a run was made with: enough to make it again, or to tell why it cannot be."""
+"""What is needed to reproduce a run: command, versions, commit and hardware."""
 
 import os
 import platform
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source, with a + where it was changed; None where there is no git."""
+    """The commit of the source, with a + if there are uncommitted changes; None without git."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit, changes = (

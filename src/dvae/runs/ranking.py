@@ -1,4 +1,4 @@
-"""Runs → settings, ranked by validation, never by test."""
+"""Groups runs into settings and ranks these by validation, never by test."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ __all__ = ["Setting", "rank", "score", "swept_keys"]
 
 @dataclass(frozen=True)
 class Setting:
-    """The finished runs that share all but the seed.
+    """Finished runs that differ only in their seeds.
 
     Attributes:
         values: Swept key → value, as text.
@@ -28,11 +28,11 @@ class Setting:
         return self.runs[0].selected_by
 
     def mean(self, metric: str) -> float:
-        """Mean of a metric over seeds; NaN where it was not measured."""
+        """Mean of a metric over seeds; NaN if a run did not measure it."""
         return fmean(run.metrics.get(metric, math.nan) for run in self.runs)
 
     def error(self, metric: str) -> float:
-        """Standard error of that mean; NaN for a single seed."""
+        """Standard error of the mean over seeds; NaN for a single seed."""
         if len(self.runs) < 2:
             return math.nan
         values = [run.metrics.get(metric, math.nan) for run in self.runs]
@@ -40,13 +40,13 @@ class Setting:
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """The keys, but for the seed, whose values differ between runs."""
+    """The keys whose values differ between runs, without the seed."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
 
 
 def rank(runs: Sequence[Run]) -> list[Setting]:
-    """Settings by the mean of what they are compared by, best first; those without come last."""
+    """Settings by their mean of the metric, best first; settings without the metric come last."""
     keys = swept_keys(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -60,7 +60,7 @@ def rank(runs: Sequence[Run]) -> list[Setting]:
 
 
 def score(run: Run, setting: Setting | None = None) -> float:
-    """What a run, or a setting that it is one of, is ranked by; −∞ where it was not measured."""
+    """The metric that ranks a run, or the setting that it belongs to; −∞ if not measured."""
     own = run.metrics.get(run.selected_by, math.nan)
     value = setting.mean(run.selected_by) if setting else own
     return -math.inf if math.isnan(value) else value

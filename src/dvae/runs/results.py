@@ -1,4 +1,4 @@
-"""Runs as their folders show them, also while they go on."""
+"""Reads runs from their folders, also while they are in progress."""
 
 import csv
 import math
@@ -18,17 +18,17 @@ __all__ = ["Run", "find_runs", "write_csv"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it.
+    """A run, read from its folder.
 
     Attributes:
-        folder: Where it lies.
-        overrides: Key → value, as text, of what was given on the command line, but for the seed.
+        folder: Its folder.
+        overrides: Key → value, as text, of the overrides on the command line, without the seed.
         seed: Its seed.
         state: finished, diverged, pruned, failed, interrupted or running.
-        reason: Why it did not finish; empty where it did.
-        seconds: Time of training and test, over all its starts that ended in order.
-        metrics: Its metrics; empty where it did not finish.
-        selected_by: The metric that runs of its task are compared by.
+        reason: Why it did not finish; empty if it finished.
+        seconds: Time of training and test, over all its starts that were not killed.
+        metrics: Its metrics; empty if it did not finish.
+        selected_by: The metric that its task compares runs by.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Run:
 
 
 def find_runs(path: Path) -> list[Run]:
-    """The runs in a folder and below it, in the order of their names."""
+    """The runs in a folder and its subfolders, sorted by path."""
     folders = {file.parent for name in ("status.json", "metrics.json") for file in path.rglob(name)}
     return [_read_run(folder) for folder in sorted(folders)]
 
@@ -51,11 +51,11 @@ def _read_run(folder: Path) -> Run:
     status = read_json(folder / "status.json")
     metrics = read_json(folder / "metrics.json")
     items = (item.partition("=") for item in overrides_of(folder))
-    # The preset of a sweep and a checkpoint say nothing about what a run is.
+    # A preset and a checkpoint to resume from are not settings of a run.
     overrides = {k.lstrip("+"): v for k, _, v in items if k not in ("+sweep", "resume")}
     config = read_yaml(folder / "config.yaml")
     seed = int(overrides.pop("seed", config.get("seed", 0)))
-    # Folders of runs from before states were kept hold metrics alone.
+    # Old runs have no status.json: only finished ones wrote metrics.
     state = status.get("state", "finished")
     if state == "running" and not _alive(status):
         state = "interrupted"
@@ -72,7 +72,7 @@ def _read_run(folder: Path) -> Run:
 
 
 def _alive(status: dict[str, Any]) -> bool:
-    """Whether the process of a run still lives; taken for granted on another machine."""
+    """Whether the process of a run is alive; assumed for a process on another machine."""
     if status["host"] != socket.gethostname():
         return True
     try:
@@ -85,7 +85,7 @@ def _alive(status: dict[str, Any]) -> bool:
 
 
 def write_csv(path: Path, runs: list[Run]) -> None:
-    """Writes a row a run: folder, overrides, seed, state, reason, seconds and metrics."""
+    """Writes a row for each run: folder, overrides, seed, state, reason, seconds and metrics."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     with write_file(path) as file:

@@ -1,4 +1,4 @@
-"""What `resume=` on a command line stands for. Nothing here imports torch."""
+"""Resolves `resume=` on the command line. Nothing here imports torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ __all__ = ["quoted", "resumed"]
 
 
 def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
-    """Spells `resume=` out: the settings of the run that is to go on, its folder, its checkpoint.
+    """Replaces `resume=` by the overrides, the folder and the checkpoint of the run to resume.
 
-    `resume=last` is the run in `hydra.run.dir` where that is given, and the one that has saved last
-    otherwise. `resume=PATH` is a run's folder, or one of its checkpoints. Settings that are given
-    besides take the place of the run's own. A run that was cut off before its first checkpoint
-    begins anew. A checkpoint that lies elsewhere is gone on from in a new folder.
+    `resume=last` is the run in `hydra.run.dir` if that is given, otherwise the run that saved last.
+    `resume=PATH` is the folder of a run, or a checkpoint in it. Other arguments override the
+    settings of the run. A run without a checkpoint starts again. A checkpoint outside the folder of
+    a run is resumed in a new folder, with the settings on the command line.
 
     Args:
         arguments: The command line without the program's name.
-        runs: The folder of all runs.
+        runs: The folder that holds all runs.
 
     Returns:
-        The arguments with the run's own before them; unchanged where there is no `resume=`.
+        The overrides of the run, then the arguments; only the arguments if there is no `resume=`.
 
     Raises:
-        UserError: If there is no such run, or many runs would go on from it.
+        UserError: If there is no such run, or if the command line starts a sweep.
     """
     given = {key.lstrip("+~"): text for key, _, text in (item.partition("=") for item in arguments)}
     target = given.get("resume", "null").strip("'\"")
@@ -33,7 +33,8 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
         return list(arguments)
     if {"-m", "--multirun", "hydra.mode", "sweep"} & given.keys():
         raise UserError(
-            f"resume: expected no sweep, which goes on with hydra.sweep.dir=PATH, found {target}"
+            f"resume: expected null in a sweep, found {target}; "
+            "hydra.sweep.dir=PATH resumes a sweep"
         )
     named = given.get("hydra.run.dir", "").strip("'\"")
     path = Path(target)
@@ -48,7 +49,7 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
         found = "another folder" if path.is_dir() else "nothing"
         raise UserError(f"resume: expected a run's folder or a checkpoint, found {found}: {path}")
     if not is_run:
-        # A checkpoint by itself: its run's settings are not at hand, nor is its folder.
+        # Without the folder of the run, its settings are unknown.
         return [*others, f"resume={quoted(checkpoint)}"]
     saved = [f"hydra.run.dir={quoted(folder)}", *overrides_of(folder)]
     own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
@@ -58,7 +59,7 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
 
 
 def _newest(runs: Path) -> Path:
-    """The folder of the run that has saved last."""
+    """The folder of the run that saved a checkpoint last."""
     saved = runs.glob("*/checkpoints/last.ckpt")
     newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
@@ -67,6 +68,6 @@ def _newest(runs: Path) -> Path:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as Hydra reads it: names of runs hold commas and equals signs."""
+    """A path in quotes, so that Hydra accepts the commas and equals signs in names of runs."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"

@@ -1,4 +1,4 @@
-"""A folder of runs → an answer: a CSV, a plot and a ranked table, selected by validation."""
+"""Summarizes a folder of runs: a CSV, a plot and a table, ranked by validation."""
 
 import math
 import shlex
@@ -17,7 +17,7 @@ __all__ = ["command", "summarize"]
 
 
 def command(run: Run) -> str:
-    """The command that repeats a run."""
+    """The command that reproduces a run."""
     overrides = [f"{key}={value}" for key, value in (run.overrides | {"seed": run.seed}).items()]
     return shlex.join(["python", "scripts/train.py", *overrides])
 
@@ -26,7 +26,7 @@ def summarize(path: Path) -> list[Setting]:
     """Writes `sweep.csv` and `sweep.png` into a folder of runs, and prints a ranked table.
 
     Args:
-        path: The folder; runs may lie at any depth, and may still be going on.
+        path: The folder; runs may lie at any depth and may be in progress.
 
     Returns:
         The settings of finished runs, best first.
@@ -60,7 +60,7 @@ def summarize(path: Path) -> list[Setting]:
 
 def _ranking(settings: Sequence[Setting]) -> Table:
     metrics = settings[0].runs[0].metrics
-    # The last likelihood is the tightest: exact where there is one.
+    # The last likelihood is the tightest: the exact one if there is one.
     likelihoods = [name for name in metrics if name.startswith("test/nll_")]
     by = settings[0].selected_by
     tested = by.replace("val/", "test/")

@@ -1,4 +1,4 @@
-"""What can be trained: one folder a task, whose name is its name in configurations."""
+"""The tasks: one folder each, whose name is the task's name in configurations."""
 
 from importlib import import_module
 from pkgutil import extend_path, iter_modules
@@ -18,10 +18,10 @@ TASKS = sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
 def find_task(name: object) -> Task[Any, Any, Any, Any]:
-    """The task of a name.
+    """Finds a task by its name.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no task has this name.
     """
     if name not in TASKS:
         raise UserError(
@@ -32,7 +32,7 @@ def find_task(name: object) -> Task[Any, Any, Any, Any]:
 
 
 def parse_run(values: Any) -> RunConfig:
-    """Checks the configuration of a run against that of the task that it names.
+    """Checks the configuration of a run against the schema of its task.
 
     Raises:
         UserError: One line that names each wrong key, what was expected and what was found.

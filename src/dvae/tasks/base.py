@@ -1,6 +1,6 @@
-"""The contract of tasks: configurations, how objects are built from them, what can be drawn.
+"""The contract of tasks: configurations, the objects built from them, and drawings.
 
-Nothing here imports torch before something is built, so that mistakes are answered at once.
+This module does not import torch, so that errors in a configuration are reported at once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _OPTIONAL = ("num_samples", "num_episodes", "batch_size", "max_decodes", "num_st
 
 @dataclass(frozen=True)
 class Drawing:
-    """What `scripts/sample.py` writes.
+    """Output of `scripts/sample.py`.
 
     Attributes:
         pictures: A picture (3 or 1, H, W), written as PNG, or the frames of a film
             (T, 3 or 1, H, W), written as GIF; in [0, 1].
-        codes: The integer codes behind it, (..., N).
-        seconds: How long a frame stays.
+        codes: The integer codes that were decoded, (..., N), or the actions of a film.
+        seconds: Duration of a frame.
     """
 
     pictures: Tensor
@@ -48,17 +48,16 @@ class Drawing:
 
 
 class Task(ABC, Generic[Stored, Config, Data, Module]):
-    """One thing to train.
+    """Something to train: its configuration, data, module and drawings.
 
     Attributes:
-        stored: The configuration that a checkpoint needs: a part of `config`.
+        stored: The part of `config` from which a checkpoint's model is rebuilt.
         config: The configuration of a run.
-        selected_by: The metric that checkpoints and runs are chosen by: validation, never test;
-            more is better.
-        drawings: What `scripts/sample.py` can draw, and how many images by default; the first
-            one is drawn where nothing is asked for.
-        options: Keys of `scripts/evaluate.py` and `scripts/sample.py` that have an effect, of
-            those that not every task has.
+        selected_by: The validation metric that selects checkpoints and runs; higher is better.
+        drawings: Drawings of `scripts/sample.py`, with their default number of images; the first
+            one is the default.
+        options: The optional keys of `scripts/evaluate.py` and `scripts/sample.py` that this task
+            uses.
     """
 
     stored: type[Stored]
@@ -69,7 +68,7 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
 
     @property
     def name(self) -> str:
-        """Its name in configurations: that of its folder."""
+        """Name in configurations: the name of the task's folder."""
         return type(self).__module__.split(".")[-2]
 
     @abstractmethod
@@ -78,7 +77,7 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
 
     @abstractmethod
     def stored_data(self, stored: Stored, config: FromCheckpointConfig) -> Data:
-        """The data of a checkpoint, changed by what a script's configuration overrides."""
+        """The data of a checkpoint, with the overrides of a script's configuration."""
 
     @abstractmethod
     def module(self, config: Config, data: Data) -> Module:
@@ -86,7 +85,7 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
 
     @abstractmethod
     def restore(self, stored: Stored) -> Module:
-        """A module for a checkpoint's weights."""
+        """A module into which a checkpoint's weights can be loaded."""
 
     def callbacks(self, config: Config) -> list[Callback]:
         """Callbacks that only this task has; none by default."""
@@ -102,18 +101,18 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
             module: A module with a checkpoint's weights.
             data: The checkpoint's data.
             what: Which drawing.
-            config: How many images, from which split.
+            config: Number of images and split.
             generator: Source of randomness on the module's device.
 
         Raises:
-            UserError: If there are not so many images.
+            UserError: If the split has too few images.
         """
 
     def check_options(self, config: FromCheckpointConfig) -> None:
-        """Refuses what a script was given and has no effect for this task.
+        """Checks that a script's configuration sets only keys that this task uses.
 
         Raises:
-            UserError: One line.
+            UserError: If it sets another key.
         """
         values: dict[str, Any] = {f"data.{key}": value for key, value in config.data}
         values["relaxed_temperature"] = config.relaxed_temperature
@@ -128,10 +127,10 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
                 )
 
     def check_drawing(self, what: str | None) -> str:
-        """The drawing of a name; the first one where there is none.
+        """Checks the name of a drawing; None becomes the first one.
 
         Raises:
-            UserError: If it is not one of them.
+            UserError: If the task has no such drawing.
         """
         names = list(self.drawings)
         if what is not None and what not in names:

@@ -1,4 +1,4 @@
-"""What tasks that learn from images share."""
+"""Base classes of tasks that learn from images."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _EVAL_BATCH_SIZE = 100
 
 
 class StoredImageConfig(StoredConfig):
-    """What a checkpoint of a model of images needs."""
+    """The part from which the checkpoint of an image model is rebuilt."""
 
     data: AnyImageData
-    # Checkpoints from before there were other likelihoods do not name theirs.
+    # The oldest checkpoints name no likelihood; all of them are Bernoulli.
     likelihood: AnyLikelihood = BernoulliOptions()
 
 
 class ImageRunConfig(StoredImageConfig, RunConfig):
-    """What runs on images share.
+    """The configuration of any run on images.
 
     Attributes:
-        test_samples: Samples of the importance-weighted bound in the final test; 0 leaves it out.
+        test_samples: Samples of the importance-weighted bound in the final test; 0 for no bound.
     """
 
     test_samples: Size = 100
@@ -48,9 +48,8 @@ class ImageRunConfig(StoredImageConfig, RunConfig):
     def _check_early_stopping(self) -> Self:
         if self.callbacks.early_stopping is not None and self.data.validation == 0:
             raise UserError(
-                "callbacks.early_stopping: expected null with data.validation=0, where there is "
-                "nothing to select by but the test images, found "
-                f"{self.callbacks.early_stopping}"
+                "callbacks.early_stopping: expected null with data.validation=0, found "
+                f"{self.callbacks.early_stopping}; it would stop by the test images"
             )
         return self
 
@@ -63,7 +62,7 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
     """A task whose data are the images of a source.
 
     Attributes:
-        sources: The sources that it can take, by name.
+        sources: Name → options of the sources that the task accepts.
     """
 
     sources: Mapping[str, type[ImageDataOptions]] = SOURCES
@@ -92,10 +91,10 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         )
 
     def stored_data(self, stored: StoredImages, config: FromCheckpointConfig) -> ImageDataModule:
-        """The images of the checkpoint's source, or of another one with images of its shape.
+        """The images of the checkpoint's source, or of another source with the same image shape.
 
         Raises:
-            UserError: If the other source does not fit.
+            UserError: If the images have another shape.
         """
         changed = config.data.model_dump(exclude_none=True)
         if isinstance(config, EvaluateConfig):
@@ -105,16 +104,16 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         options = parse(kind, {key: values[key] for key in kind.model_fields if key in values})
         if options.image_shape != shape:
             raise UserError(
-                f"data.name: expected images of shape {shape}, as the checkpoint's, found "
+                f"data.name: expected images of shape {shape}, as in the checkpoint, found "
                 f"{options.image_shape} with {options.name}"
             )
         return options.build(config.data_dir, stored.seed)
 
     def check_source(self, name: str, stored: StoredImages) -> type[ImageDataOptions]:
-        """The options of a source that a checkpoint is used with.
+        """The options class of a source, for use with a checkpoint.
 
         Raises:
-            UserError: If the task cannot take it.
+            UserError: If the checkpoint cannot be used with this source.
         """
         return self.sources[name]
 
@@ -124,12 +123,12 @@ def first_images(data: ImageDataModule, split: str, count: int, images_each: int
 
     Args:
         data: The images.
-        split: Which of their splits.
-        count: How many pictures are asked for.
-        images_each: Images that a picture needs.
+        split: The split.
+        count: Number of pictures.
+        images_each: Images that each picture needs.
 
     Raises:
-        UserError: If there are not so many.
+        UserError: If the split has fewer images.
     """
     images, needed = data.images(split), count * images_each
     if needed > len(images):

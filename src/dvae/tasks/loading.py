@@ -1,4 +1,4 @@
-"""Checkpoints → models."""
+"""Loading a model from a checkpoint."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ __all__ = ["load_module"]
 
 
 def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:
-    """Builds the model of a checkpoint, in evaluation mode on the CPU.
+    """Loads the model of a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: The checkpoint.
 
     Returns:
-        The module with its weights, and what it was trained with: the `stored` part of its task's
-        configuration.
+        The module with its weights, and the `stored` part of the configuration that it was trained
+        with.
 
     Raises:
         UserError: If the file cannot be read, or its weights do not fit its configuration.
@@ -35,13 +35,17 @@ def load_module(path: str | Path) -> tuple[TaskModule, StoredConfig]:
         fields = task.stored.model_fields
         config = parse(task.stored, {key: values[key] for key in fields if key in values})
     except (UserError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint: {path} holds another configuration: {error}") from error
-    # Sizes are compared before there is memory to fill.
+        raise UserError(
+            f"checkpoint: expected a valid configuration, found another in {path} ({error})"
+        ) from error
+    # Compare shapes on the meta device first: no memory is allocated for weights that do not fit.
     try:
         with torch.device("meta"):
             expected = task.restore(config)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"checkpoint: {path} holds sizes that no model can have") from error
+        raise UserError(
+            f"checkpoint: expected sizes that a model can have, found others in {path}"
+        ) from error
     check_weights(content["state_dict"], expected, path, "checkpoint")
     module = task.restore(config)
     module.load_state_dict(content["state_dict"])

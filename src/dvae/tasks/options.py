@@ -1,4 +1,4 @@
-"""What can be asked of a trained model: the configurations of scripts that read a checkpoint."""
+"""Configurations of the scripts that read a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DataOverride", "EvaluateConfig", "FromCheckpointConfig", "SampleConf
 
 
 class DataOverride(Options):
-    """Data keys that take the place of a checkpoint's own where they are not null."""
+    """Data keys that override those of a checkpoint; null keeps the checkpoint's value."""
 
     name: Annotated[str, one_of(SOURCES)] | None = None
     binarization: Binarization | None = None
@@ -22,7 +22,7 @@ class DataOverride(Options):
 
 
 class FromCheckpointConfig(Options):
-    """What all scripts share that read a checkpoint; null leaves a choice to the task."""
+    """Keys of all scripts that read a checkpoint; for null, the task chooses."""
 
     checkpoint: PathName
     data: DataOverride

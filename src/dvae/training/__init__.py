@@ -1,6 +1,6 @@
-"""What the training of every task shares.
+"""Training code that all tasks share.
 
-Temperatures and optimizers are families: their options are the modules that end with `_options`.
+Temperatures and optimizers are families; modules that end with `_options` declare their members.
 """
 
 from pkgutil import extend_path
@@ -14,10 +14,10 @@ __all__ = ["OPTIMIZERS", "TEMPERATURES", "AnyOptimizer", "AnyTemperature"]
 __path__ = extend_path(__path__, __name__)
 
 OPTIMIZERS = find_members(__name__, __path__, OptimizerOptions)
-"""Name → options."""
+"""Name → options class."""
 
 TEMPERATURES = find_members(__name__, __path__, TemperatureOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyOptimizer = OptimizerOptions

@@ -1,4 +1,4 @@
-"""What is watched while a model trains: pictures in TensorBoard, and the progress bar."""
+"""Callbacks that show how training proceeds: pictures, warnings and the progress bar."""
 
 import logging
 import warnings
@@ -14,16 +14,15 @@ from dvae.training.module import TaskModule
 
 __all__ = ["Concerns", "Pictures", "ProgressBar", "quiet"]
 
-_SETTLED = 200
-"""Steps before which nothing is wrong yet: models start with codes that say nothing."""
+_FIRST_CHECK = 200
+"""Step of the first check: codes of a model at the start carry no information."""
 _LOG = logging.getLogger(__name__)
 
 
 class Pictures(pl.Callback):
-    """What a task has to show, at each validation.
+    """Writes a task's pictures to TensorBoard at each validation.
 
-    Images and noise are the same each time, so that only the model changes from picture to
-    picture.
+    Images and noise stay the same, so that pictures differ only by the model.
     """
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,32 +41,32 @@ class Pictures(pl.Callback):
 class Concerns(pl.Callback):
     """Warns, in the log and in TensorBoard, when a validation shows that something is wrong.
 
-    A warning comes when it begins to hold, and not again before it has ceased to.
+    A warning is written when its condition first holds, and again only after it has cleared.
     """
 
     def __init__(self) -> None:
-        self._standing: set[str] = set()
+        self._active: set[str] = set()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judges the validation."""
-        if not isinstance(pl_module, TaskModule) or trainer.global_step < _SETTLED:
+        """Checks the metrics of the validation."""
+        if not isinstance(pl_module, TaskModule) or trainer.global_step < _FIRST_CHECK:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         data = trainer.datamodule  # type: ignore[attr-defined]
         concerns = pl_module.concerns(metrics, data)
-        for name in concerns.keys() - self._standing if trainer.is_global_zero else ():
+        for name in concerns.keys() - self._active if trainer.is_global_zero else ():
             _LOG.warning("step %d: %s: %s", trainer.global_step, name, concerns[name])
             if isinstance(trainer.logger, TensorBoardLogger):
                 board = trainer.logger.experiment
                 board.add_text(f"warnings/{name}", concerns[name], trainer.global_step)
-        self._standing = set(concerns)
+        self._active = set(concerns)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, which counts optimizer steps and shows the training curves.
+    """Lightning's bar, but it counts optimizer steps and shows the training curves.
 
     Args:
-        monitor: The metric of validation that it shows besides.
+        monitor: A validation metric that the bar also shows.
     """
 
     def __init__(self, monitor: str | None = None) -> None:
@@ -77,11 +76,11 @@ class ProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Optimizer steps of an epoch."""
+        """Optimizer steps in an epoch."""
         return self._steps or super().total_train_batches
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Asks how many steps an epoch has."""
+        """Reads from the data how many steps an epoch has."""
         super().on_train_start(trainer, pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._steps = data.steps_per_epoch() if isinstance(data, TaskData) else 0
@@ -94,7 +93,7 @@ class ProgressBar(RichProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves the bar to where the run stands: a call takes several steps."""
+        """Moves the bar to the global step, because a call takes several steps."""
         if self._steps:
             batch_idx = trainer.global_step - trainer.current_epoch * self._steps - 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -102,7 +101,7 @@ class ProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The metrics of the bar: training's under their last name, and that of validation."""
+        """Training curves without the prefix `train/`, and the monitored metric."""
         curves = pl_module.curves if isinstance(pl_module, TaskModule) else {}
         short = {name.removeprefix("train/"): value for name, value in curves.items()}
         shown = pl_module.shown if isinstance(pl_module, TaskModule) else ()
@@ -114,15 +113,15 @@ class ProgressBar(RichProgressBar):
 
 
 def quiet() -> None:
-    """Leaves of Lightning's messages the warnings that a user can act on."""
+    """Silences messages of Lightning and torch that a user cannot act on."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Torch's remark on machines without a GPU, at each compilation.
+    # At each compilation, torch remarks that the machine has no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    # The data lie in memory: there are no workers to add.
+    # The data are in memory, so that workers would not help.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A run that goes on finds its own checkpoints.
+    # A resumed run finds its own checkpoints.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* is not empty.*")
-    # Statistics of codes are gathered over processes before they are logged.
+    # Code statistics are already summed over processes when they are logged.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read as tensors and plain values only."""
+"""Checkpoints: written atomically, and read as tensors and plain values only."""
 
 import io
 import pickle
@@ -23,11 +23,11 @@ from dvae.training.module import TaskModule
 __all__ = ["CheckpointFiles", "check_resumable", "check_weights", "load_checkpoint"]
 
 FORMAT = 2
-"""Version of the content of checkpoints; those from before it was counted have none."""
+"""Version of the content of checkpoints; the oldest checkpoints name none."""
 _LOADER = {"done": 0, "size": 1, "batches": 1}
-"""What the state of a `dvae.data.loader.BatchGroups` looks like."""
-_MOST = 2**53
-"""No run counts as far."""
+"""Keys and types in the state of a `dvae.data.loader.BatchGroups`."""
+_LIMIT = 2**53
+"""Counters in a checkpoint must be smaller."""
 _MALFORMED = (
     ArithmeticError,
     AssertionError,
@@ -44,11 +44,11 @@ _MALFORMED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a broken file can raise."""
+"""Errors that reading a broken file can raise."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's way to files: a checkpoint takes the place of the last one when it is whole."""
+    """Checkpoint files for Lightning: a new checkpoint replaces the old one once it is complete."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -56,11 +56,11 @@ class CheckpointFiles(TorchCheckpointIO):
         """Writes a checkpoint.
 
         Raises:
-            OSError: If it cannot be written; what lay there before is untouched.
+            OSError: If it cannot be written; the old file then stays as it was.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Into memory first: what a full disk would interrupt is then a plain write.
+        # Serialise in memory first, so that a full disk only fails a plain write.
         content = io.BytesIO()
         torch.save({**checkpoint, "format": FORMAT}, content)
         with write_file(path, "wb") as file:
@@ -69,65 +69,65 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Reads a checkpoint, as `load_checkpoint` of this module does."""
-        # What is checked to fit needs none of Lightning's migrations, and names no version to them.
+        """Reads a checkpoint with this module's `load_checkpoint`."""
+        # For its own version, Lightning migrates nothing; `check_resumable` checks the content.
         return load_checkpoint(path) | {"pytorch-lightning_version": pl.__version__}
 
 
 def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]:
-    """Reads a checkpoint without running any code that it may hold.
+    """Reads a checkpoint without running code from the file.
 
     Args:
         path: The file.
-        key: What to call it in errors.
+        key: The configuration key that errors name.
 
     Returns:
         Its content, with tensors on the CPU.
 
     Raises:
-        UserError: If there is no such file, or it is no checkpoint of this program, or holds
-            numbers that are not finite.
+        UserError: If the file does not exist, is not a checkpoint of this program, or holds weights
+            that are not finite.
     """
     try:
         _check_archive(path)
         with warnings.catch_warnings():
-            # What torch remarks on files that it then refuses.
+            # Torch warns about some files before it refuses them.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _MALFORMED as error:
         raise UserError(
             f"{key}: expected a checkpoint of tensors and plain values, found {path} "
-            f"({type(error).__name__} in reading it)"
+            f"({type(error).__name__} while reading it)"
         ) from error
     if not isinstance(content, dict) or not {"config", "state_dict"} <= content.keys():
         raise UserError(f"{key}: expected a checkpoint written by dvae, found {path}")
     version = content.get("format", 0)
     if not isinstance(version, int) or version > FORMAT:
         raise UserError(
-            f"{key}: expected a checkpoint of format {FORMAT} or before, found {version} in "
-            f"{path}: it comes from a newer version of dvae"
+            f"{key}: expected a checkpoint of format {FORMAT} or older, found {version} in "
+            f"{path}; a newer version of dvae can read it"
         )
     state = content["state_dict"]
     if not isinstance(state, dict) or not all(_is_plain(value) for value in state.values()):
-        raise UserError(f"{key}: expected plain tensors as weights in {path}, found others")
+        raise UserError(f"{key}: expected plain tensors as weights, found others in {path}")
     for name, value in state.items():
         if not value.isfinite().all():
-            raise UserError(f"{key}: expected finite weights in {path}, found others in {name}")
+            raise UserError(f"{key}: expected finite weights, found NaN or inf in {name} in {path}")
     return content
 
 
 def _check_archive(path: str | Path) -> None:
-    """Refuses an archive that is damaged, or that could hold more than its size."""
+    """Refuses an archive that is damaged, or compressed and so larger in memory than on disk."""
     with zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise ValueError("compressed")
-        # Torch reads the tensors of a damaged archive as if nothing were wrong.
+        # Torch does not check the checksums.
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {damaged}")
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether something is a tensor that is no larger than what the file holds of it."""
+    """Whether a value is a dense tensor that is no larger than its storage."""
     return (
         type(value) is Tensor
         and value.layout == torch.strided
@@ -139,23 +139,22 @@ def _is_plain(value: Any) -> bool:
 def check_weights(
     state: Mapping[str, Tensor], module: nn.Module, path: str | Path, key: str
 ) -> None:
-    """Refuses weights of other names, shapes or types than those of a module.
+    """Checks that weights have the names, shapes and types of a module's weights.
 
     Args:
         state: The weights.
-        module: The module that they are meant for.
-        path: The file that they come from, for errors.
-        key: What to call the file in errors.
+        module: The module to load them into.
+        path: Their file, for errors.
+        key: The configuration key that errors name.
 
     Raises:
         UserError: If they do not fit.
     """
     expected = module.state_dict()
     for name in sorted(expected.keys() ^ state.keys(), key=str):
-        what = "none" if name in expected else "one that has no place in the model"
-        raise UserError(
-            f"{key}: expected weights that fit the model, found {what}: {name} in {path}"
-        )
+        missing = f"expected the model's weight {name}, found none"
+        unknown = f"expected only weights of the model, found {name}"
+        raise UserError(f"{key}: {missing if name in expected else unknown} in {path}")
     for name, own in expected.items():
         found = state[name]
         if own.shape != found.shape or own.is_floating_point() != found.is_floating_point():
@@ -168,16 +167,16 @@ def check_weights(
 def check_resumable(
     content: Mapping[str, Any], path: str | Path, trainer: pl.Trainer, module: TaskModule
 ) -> None:
-    """Refuses to go on from a checkpoint of another kind of run, before anything is written.
+    """Checks that a run can resume from a checkpoint, before anything is written.
 
     Args:
-        content: What `load_checkpoint` has read.
+        content: The content that `load_checkpoint` returned.
         path: The file, for errors.
         trainer: The trainer of the run.
-        module: Its module.
+        module: The module of the run.
 
     Raises:
-        UserError: If model, optimizer or the state of the loops do not fit.
+        UserError: If the model, the optimizer or the state of the loops does not fit.
     """
     check_weights(content["state_dict"], module, path, "resume")
     try:
@@ -203,17 +202,18 @@ def check_resumable(
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"resume: expected the state of such a run in {path}, found another ({error})"
+            f"resume: expected training state that fits this run, found other state in {path} "
+            f"({error})"
         ) from error
 
 
 def _loaders(state: Any) -> Any:
-    """States of the data loaders; none in checkpoints from before they had any."""
+    """States of the data loaders; the oldest checkpoints have none."""
     return state["combined_loader"] if state else []
 
 
 def _check_optimizer(optimizer: Optimizer | None, states: Any) -> None:
-    """Refuses states of other parameters; the optimizer is a fresh one, to be thrown away."""
+    """Raises if states do not fit the parameters; loads them into the optimizer to find out."""
     if optimizer is None or len(states) != 1:
         raise ValueError("optimizer_states")
     optimizer.load_state_dict(states[0])
@@ -225,7 +225,7 @@ def _check_optimizer(optimizer: Optimizer | None, states: Any) -> None:
 
 
 def _check_alike(expected: Any, found: Any, key: str = "loops") -> None:
-    """Refuses a nested structure with other keys or kinds of values; null stands for any number."""
+    """Raises if nested values have other keys or types than expected; None matches any number."""
     if isinstance(expected, dict):
         if not isinstance(found, dict) or expected.keys() != found.keys():
             raise ValueError(key)
@@ -242,5 +242,5 @@ def _check_alike(expected: Any, found: Any, key: str = "loops") -> None:
     elif expected is None or found is None:
         if not isinstance(found if expected is None else expected, int | float | None):
             raise ValueError(key)
-    elif type(found) is not type(expected) or (isinstance(found, int) and not 0 <= found < _MOST):
+    elif type(found) is not type(expected) or (isinstance(found, int) and not 0 <= found < _LIMIT):
         raise ValueError(key)

@@ -1,4 +1,4 @@
-"""What the LightningModules of tasks with codes share: how the codes are used."""
+"""Base of the LightningModules that report how codes are used."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -12,14 +12,14 @@ from dvae.training.settings import Evaluation, Training
 __all__ = ["CodeModule"]
 
 _DEAD = 0.1
-"""A category that is used less than this times its fair share counts as dead."""
+"""A category is dead if its share is below this fraction of 1 / K."""
 
 
 class CodeModule(TaskModule):
     """A task that reports how its codes are used, over a whole split.
 
     Args:
-        usage: Counts codes; its metrics stand beside the others.
+        usage: Counts codes; its metrics are logged with the others.
         training_pass: See `TaskModule`.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
@@ -44,24 +44,24 @@ class CodeModule(TaskModule):
         self.usage = usage
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the counts of the last evaluation."""
+        """Resets the counts."""
         self.usage.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Forgets the counts of the last evaluation."""
+        """Resets the counts."""
         self.usage.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Statistics of the codes over the split."""
+        """Logs statistics of the codes over the split."""
         super().on_validation_epoch_end()
         self._log_usage("val")
 
     def on_test_epoch_end(self) -> None:
-        """Statistics of the codes over the split."""
+        """Logs statistics of the codes over the split."""
         self._log_usage(self.evaluation.split)
 
     def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
-        """Categories that are hardly used; see `TaskModule.concerns`."""
+        """Warns if most categories are dead; see `TaskModule.concerns`."""
         usage = self.usage.usage()
         num_categories = usage.shape[-1]
         share = (usage < _DEAD / num_categories).double().mean().item()
@@ -77,7 +77,7 @@ class CodeModule(TaskModule):
         self.log_dict({f"{split}/{name}": value for name, value in self.usage.compute().items()})
 
     def details(self) -> dict[str, list[float]]:
-        """How many categories each latent uses, and what it tells about the input in nats."""
+        """For each latent: usage perplexity, and information about the input in nats."""
         return {
             "usage_perplexity": self.usage.perplexity().tolist(),
             "information": self.usage.information().tolist(),

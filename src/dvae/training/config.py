@@ -1,4 +1,4 @@
-"""The configuration of a run: what all tasks share."""
+"""The part of a run's configuration that all tasks share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["RunConfig", "StoredConfig"]
 
 
 class StoredConfig(Options):
-    """What a checkpoint of any task needs of the configuration that it was trained with."""
+    """The part of the configuration from which a checkpoint's model is rebuilt, in any task."""
 
     task: str
     estimator: AnyEstimator
@@ -30,14 +30,14 @@ class StoredConfig(Options):
     seed: Seed = 0
 
     def build_layer(self) -> CategoricalLayer:
-        """A layer that draws codes, with an estimator of its own."""
+        """A new layer that draws codes, with a new estimator."""
         from dvae.layers import CategoricalLayer
 
         return CategoricalLayer(self.temperature.start, self.estimator.build())
 
 
 class RunConfig(StoredConfig):
-    """What all runs are made of; each task has a configuration of its own with more.
+    """The configuration of any run; each task extends it.
 
     Attributes:
         measures_gradient: Whether `callbacks.gradient_snr` can be measured in runs of the task.
@@ -55,13 +55,13 @@ class RunConfig(StoredConfig):
     resume: PathName | None = None
 
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
-        """What changes with the step in a run of so many, by name."""
+        """The schedules of a run of `total_steps` steps, by name."""
         temperature = self.temperature.schedule(total_steps)
         schedules = {} if temperature is None else {"temperature": temperature}
         return schedules | {"learning_rate": self.optimizer.learning_rate(total_steps)}
 
     def build_training(self, total_steps: int) -> Training:
-        """How a module is trained over so many steps."""
+        """The training options of a run of `total_steps` steps."""
         from dvae.training.settings import Training
 
         return Training(
@@ -88,7 +88,7 @@ class RunConfig(StoredConfig):
 
     @model_validator(mode="after")
     def _check_clipping(self) -> Self:
-        # Fused optimizers unscale gradients within their step: before it, their norm is another.
+        # Fused optimizers unscale gradients inside `step`, too late for a clipped norm.
         if self.precision == 16 and self.trainer.gradient_clip and self.optimizer.fused:
             others = " or ".join(name for name, kind in OPTIMIZERS.items() if not kind.fused)
             raise UserError(

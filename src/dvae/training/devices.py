@@ -1,4 +1,4 @@
-"""Devices by the names that configurations use, and what makes a process fast on them."""
+"""Choice of the device, and process settings that speed up a CPU."""
 
 import contextlib
 import ctypes
@@ -15,10 +15,10 @@ _KEEP_BYTES = 2**30
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name: auto, cpu or cuda.
+    """The device for a name: auto, cpu or cuda.
 
     Raises:
-        UserError: If it is not available.
+        UserError: If the device is not available.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -27,14 +27,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def tune_process() -> None:
-    """Settings of the process that change no result and save time on a CPU.
+    """Sets options of the process that save time on a CPU.
 
-    Denormal numbers, to which softmaxes and moments decay late in a run, count as zero: they are
-    slow. Threads that start later inherit the setting. Freed memory is kept: the system would clear
-    each page of a buffer of some megabytes anew at every step.
+    Denormal numbers are flushed to zero, because they are slow: softmaxes and optimizer moments
+    decay to them late in a run. Threads that start later inherit the setting. Freed memory is kept,
+    because the system would otherwise clear the pages of large buffers at every step.
     """
     torch.set_flush_denormal(True)
-    with contextlib.suppress(OSError, AttributeError):  # Another C library than glibc.
+    with contextlib.suppress(OSError, AttributeError):  # The C library is not glibc.
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, _KEEP_BYTES)
         mallopt(_TRIM_THRESHOLD, _KEEP_BYTES)

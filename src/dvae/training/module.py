@@ -1,4 +1,4 @@
-"""What the LightningModules of all tasks share: a training step, and means over a split."""
+"""Base of all tasks' LightningModules: the training step, and means over a split."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,27 +19,26 @@ from dvae.training.settings import Evaluation, Training
 __all__ = ["TaskModule"]
 
 
-_MOST_SKIPPED = 100
-"""Steps that may be left out before a run is ended, unless they are few among all."""
+_MAX_SKIPPED = 100
+"""A run ends if it has skipped more steps than this and more than half of all steps."""
 
 
 class TaskModule(pl.LightningModule, ABC):
     """Training in which temperature, learning rate and noise are functions of the global step.
 
-    A call of `training_step` takes several optimizer steps: what Lightning does around a call takes
-    as long as a step of a small model on a GPU.
+    Each call of `training_step` takes several optimizer steps, because Lightning's overhead per
+    call is as long as a step of a small model on a GPU.
 
     Args:
-        training_pass: What is computed for a batch, from the model's input to its losses: the part
-            that is compiled; None for evaluation only.
-        training: How it is trained; None for evaluation only.
-        evaluation: How it is tested.
-        config: Plain values from which the whole can be built again; kept in checkpoints.
+        training_pass: Computes the losses of a batch from the model's input; `compile_training`
+            compiles it. None for evaluation only.
+        training: Training options; None for evaluation only.
+        evaluation: Evaluation options.
+        config: Plain values from which the module can be rebuilt; saved in checkpoints.
 
     Attributes:
         shown: Training curves that the progress bar shows.
-        units: Units of metrics, by their names without the split, where they are not nats per
-            image.
+        units: Metric name without the split → unit, for metrics that are not in nats per image.
     """
 
     shown: ClassVar[Sequence[str]] = ("elbo", "relaxed_elbo")
@@ -64,32 +63,32 @@ class TaskModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def training_loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a batch, by `self.training_pass`, and scalars for the training curves."""
+        """Computes a batch's loss by `self.training_pass`, and scalars for the training curves."""
 
     @abstractmethod
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
-        """Pictures (3 or 1, H, W) in [0, 1] of what has been learnt, by name.
+        """Pictures (3 or 1, H, W) in [0, 1] that show what the model has learnt, by name.
 
         Args:
             data: The data of the run, a `dvae.data.base.TaskData`.
-            split: The split of the images in them.
+            split: The split that they take images from.
             seed: Seed of their noise.
         """
 
     def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
-        """What is wrong with the model, judged after a validation.
+        """Looks for signs after a validation that the model learns nothing.
 
         Args:
-            metrics: Those of the validation.
+            metrics: Metrics of the validation.
             data: The data of the run.
 
         Returns:
-            Name → a sentence with what was found and what may help.
+            Name of a problem → a sentence that says what was found and what may help.
         """
         return {}
 
     def details(self) -> dict[str, list[float]]:
-        """After an evaluation: columns of a table with a row a latent, by name."""
+        """Statistics of each latent in the last evaluation: name → one value per latent."""
         return {}
 
     @cached_property
@@ -103,9 +102,10 @@ class TaskModule(pl.LightningModule, ABC):
             layer.set_temperature(temperature)
 
     def compile_training(self) -> None:
-        """Compiles the training pass; on a GPU into a CUDA graph, which is launched as one.
+        """Compiles the training pass; on a GPU into one CUDA graph.
 
-        On a CPU the noise stays that of an uncompiled pass, whose generator is the faster one too.
+        On a CPU, the compiled pass draws its noise from torch's eager generator, which is faster
+        and gives the same noise as an uncompiled pass.
         """
         if torch.cuda.is_available():
             self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
@@ -115,11 +115,11 @@ class TaskModule(pl.LightningModule, ABC):
             )
 
     def configure_optimizers(self) -> Optimizer | None:
-        """The optimizer."""
+        """The optimizer; None for evaluation only."""
         return None if self.training_options is None else self.training_options.optimizer(self)
 
     def training_step(self, batches: Sequence[Any], batch_idx: int) -> None:
-        """An optimizer step for each batch.
+        """Takes an optimizer step for each batch.
 
         Raises:
             DivergedError: If a loss or a gradient was not finite.
@@ -131,7 +131,7 @@ class TaskModule(pl.LightningModule, ABC):
 
     def _step(self, batch: Any) -> None:
         options, step = self._options(), self.global_step
-        # No two processes see the same noise.
+        # The rank is in the key, so that no two processes draw the same noise.
         _seed_noise(keyed_seed(options.seed, step, self.global_rank), self.device)
         if options.temperature is not None:
             self.set_temperature(options.temperature(step))
@@ -145,15 +145,15 @@ class TaskModule(pl.LightningModule, ABC):
             self.clip_gradients(optimizer, options.gradient_clip, "norm")
         if options.skip_nonfinite and not self._finite_gradient():
             self.skipped += 1
-            # A step without gradients changes nothing, but counts. Where gradients are scaled, the
-            # scaler leaves the step out by itself, and has to see why to choose another scale.
+            # A step without gradients changes no weights, but is counted. A gradient scaler skips
+            # the step itself, and must see these gradients to lower its scale.
             if getattr(self.trainer.precision_plugin, "scaler", None) is None:
                 optimizer.zero_grad()
         optimizer.step()
-        # Read once a call: reading waits for the device.
+        # Read only once per call, because reading waits for the device.
         self._terms.append(torch.stack([loss.detach(), *curves.values()]))
         self._names = ("loss", *curves)
-        # Autocast keeps copies of the weights in half precision until its context ends.
+        # Autocast would go on using its half-precision copies of the old weights.
         torch.clear_autocast_cache()
         if self.global_step % options.log_every == 0:
             self._log_curves({"loss": loss, **curves})
@@ -163,7 +163,7 @@ class TaskModule(pl.LightningModule, ABC):
         return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
 
     def _check_finite(self) -> None:
-        """Ends the run at the first step of a call that is not finite, before anything is saved."""
+        """Raises if a loss or a weight of this call is not finite, before anything is saved."""
         if self._options().skip_nonfinite:
             self._check_skipped()
             return
@@ -179,28 +179,31 @@ class TaskModule(pl.LightningModule, ABC):
             where, what = f"step {first + number}", f"a finite loss, found {broken}"
         else:
             name = next(n for n, p in self.named_parameters() if not p.isfinite().all())
-            where, what = f"steps {first} to {end}", f"finite gradients, found others of {name}"
+            where = f"steps {first} to {end - 1}"
+            what = f"finite weights after them, found NaN or inf in {name}"
         checkpoint = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        good = f"the last good checkpoint is {checkpoint}" if checkpoint.is_file() else "none saved"
+        good = "no checkpoint has been saved"
+        if checkpoint.is_file():
+            good = f"the last good checkpoint is {checkpoint}"
         raise DivergedError(
             f"{where}: expected {what}; {good}; a smaller optimizer.lr, trainer.gradient_clip or "
             "on_nonfinite=skip may help"
         )
 
     def _check_skipped(self) -> None:
-        if self.skipped > _MOST_SKIPPED and self.skipped > self.global_step // 2:
+        if self.skipped > _MAX_SKIPPED and self.skipped > self.global_step // 2:
             raise DivergedError(
                 f"step {self.global_step}: expected finite gradients in most steps, found "
-                f"{self.skipped} without; a smaller optimizer.lr or trainer.gradient_clip may help"
+                f"{self.skipped} skipped; a smaller optimizer.lr or trainer.gradient_clip may help"
             )
 
     def _options(self) -> Training:
         if self.training_options is None:
-            raise ValueError("training: expected options to train with, found none")
+            raise ValueError("training: expected training options, found none")
         return self.training_options
 
     def _log_curves(self, values: Mapping[str, Tensor]) -> None:
-        """Writes the training curves; Lightning's own way takes longer, and counts in calls."""
+        """Writes the training curves; `self.log` is slower, and counts calls instead of steps."""
         options, step = self._options(), self.global_step - 1
         curves = {f"train/{name}": value.item() for name, value in values.items()}
         if options.temperature is not None:
@@ -213,16 +216,16 @@ class TaskModule(pl.LightningModule, ABC):
             logger.log_metrics(curves, step=step)
 
     def on_validation_epoch_end(self) -> None:
-        """Keeps the place on the axis; Lightning would count calls of `training_step`."""
+        """Logs the global step as the x-axis; Lightning would count calls of `training_step`."""
         self.log("step", float(self.global_step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, as plain values."""
+        """Adds the configuration as plain values, and the number of skipped steps."""
         checkpoint["config"] = self.config
         checkpoint["skipped"] = self.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps to this run's hyperparameters; moments and steps are those of the checkpoint."""
+        """Takes moments and steps from the checkpoint, but this run's hyperparameters."""
         self.skipped = checkpoint.get("skipped", 0)
         if "optimizer_states" in checkpoint and (optimizer := self.configure_optimizers()):
             states = checkpoint["optimizer_states"][0]
@@ -230,29 +233,29 @@ class TaskModule(pl.LightningModule, ABC):
                 stored |= {key: value for key, value in own.items() if key != "params"}
 
     def log_means(self, values: Mapping[str, Tensor], split: str) -> None:
-        """Logs means over the split: each batch counts by its size.
+        """Logs means over the split, weighted by the size of each batch.
 
         Args:
-            values: Name → a value of each image of a batch, (B,).
-            split: What stands before the names.
+            values: Name → a value for each image of a batch, (B,).
+            split: Prefix of the names.
         """
         for name, value in values.items():
             self.log(
                 f"{split}/{name}",
                 value.double().mean(),
                 on_epoch=True,
-                # Lightning rounds the mean of the weights over processes to a whole number.
+                # Lightning averages the sizes over processes and rounds; this keeps them exact.
                 batch_size=len(value) * self.trainer.world_size,
                 sync_dist=True,
             )
 
 
 def _evaluation_only(*batch: Any) -> tuple[Tensor, ...]:
-    raise ValueError("training_pass: expected a pass to train with, found none")
+    raise ValueError("training_pass: expected a training pass, found none")
 
 
 def _seed_noise(seed: int, device: torch.device) -> None:
-    """Seeds the generator that a device draws from by default."""
+    """Seeds the default generator of a device."""
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
     else:

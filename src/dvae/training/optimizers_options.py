@@ -1,4 +1,4 @@
-"""Options of the optimizers, which are those of torch."""
+"""Options of the optimizers, all from torch."""
 
 from __future__ import annotations
 

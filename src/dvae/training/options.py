@@ -1,4 +1,4 @@
-"""What the options of every optimizer and temperature declare, and those of the trainer."""
+"""Base classes of optimizer and temperature options; options of trainer, callbacks and paths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TemperatureOptions(Options):
 
     @abstractmethod
     def schedule(self, total_steps: int) -> Schedule | None:
-        """τ at each step of a run of so many; None where there is no temperature."""
+        """τ at each step of a run of `total_steps` steps; None without a temperature."""
 
 
 class OptimizerOptions(Options):
@@ -46,9 +46,9 @@ class OptimizerOptions(Options):
     Attributes:
         name: Its name in configurations.
         lr: Learning rate after the warm-up.
-        weight_decay: For matrices and kernels only.
-        schedule: Whether the learning rate then falls to 0 along a half cosine, or stays.
-        warmup: Steps of linear rise.
+        weight_decay: Weight decay of matrices and kernels.
+        schedule: After the warm-up, "cosine" falls to 0 along a half cosine; "constant" stays.
+        warmup: Steps in which the learning rate rises linearly.
         fused: Whether all parameters are updated in one call, which also unscales gradients.
     """
 
@@ -61,7 +61,7 @@ class OptimizerOptions(Options):
     warmup: Steps = 0.05
 
     def learning_rate(self, total_steps: int) -> Schedule:
-        """The learning rate at each step of a run of so many."""
+        """The learning rate at each step of a run of `total_steps` steps."""
         warmup = resolve_steps(self.warmup, total_steps)
         final = 0.0 if self.schedule == "cosine" else self.lr
         return WarmupCosine(self.lr, warmup, total_steps, final)
@@ -75,17 +75,17 @@ class TrainerOptions(Options):
     """See `pytorch_lightning.Trainer`.
 
     Attributes:
-        accelerator: "auto" takes a GPU where there is one.
-        devices: Processes of one run; "auto" takes all devices.
+        accelerator: "auto" uses a GPU if there is one.
+        devices: Processes of one run; "auto" uses all devices.
         max_epochs: Epochs.
-        gradient_clip: Largest norm of the gradient; 0 clips nothing.
+        gradient_clip: Largest norm of the gradient; 0 for no clipping.
         log_every: Steps between two entries of the training curves.
-        steps_per_call: Optimizer steps between two turns of Lightning's own machinery.
+        steps_per_call: Optimizer steps in one call of `training_step`.
         save_every: Seconds between two saves of the last checkpoint within an epoch.
         validate_every: Epochs between two validations.
-        limit_train_batches: Training batches of an epoch.
-        limit_eval_batches: Batches of a validation or test.
-        progress_bar: Whether a bar is shown.
+        limit_train_batches: Training batches of an epoch: at most a count, or a fraction.
+        limit_eval_batches: The same for batches of a validation or test.
+        progress_bar: Whether a progress bar is shown.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -102,11 +102,11 @@ class TrainerOptions(Options):
 
 
 class CallbackOptions(Options):
-    """What is watched while a model trains: see `dvae.training.callbacks`.
+    """Optional callbacks; see `dvae.training.callbacks`.
 
     Attributes:
         pictures: Whether pictures are written at each validation.
-        early_stopping: Validations without a better one after which the run ends.
+        early_stopping: Validations without improvement after which the run ends.
         gradient_snr: Steps between two measurements of the gradient's signal-to-noise ratio.
     """
 
@@ -116,7 +116,7 @@ class CallbackOptions(Options):
 
 
 class PathOptions(Options):
-    """Where data lie and where a run writes."""
+    """Folders of the data and of the run."""
 
     data_dir: PathName
     output_dir: PathName

@@ -1,4 +1,4 @@
-"""Pictures: image tensors (3 or 1, H, W) in [0, 1], and the files that they are written to."""
+"""Pictures as tensors (3 or 1, H, W) in [0, 1], and as files."""
 
 from pathlib import Path
 
@@ -19,18 +19,18 @@ _PADDING = 2
 
 
 def picture_grid(images: Tensor, columns: int) -> Tensor:
-    """Images (M, 1 or 3, H, W) beside each other, row by row: (3, H', W') in [0, 1]."""
+    """Arranges images (M, 1 or 3, H, W) in a grid, row by row: (3, H', W') in [0, 1]."""
     return utils.make_grid(images.clamp(0, 1), nrow=columns, padding=_PADDING, pad_value=0.5)
 
 
 def usage_heatmap(usage: Tensor) -> Tensor:
-    """Code usage as a picture with axes: a row a latent, a column a category.
+    """Draws code usage as a heatmap, with one row per latent and one column per category.
 
     Args:
         usage: Share of images in each category, (N, K).
 
     Returns:
-        (3, H, W) in [0, 1]. The colours end at four times the share of a uniform use.
+        (3, H, W) in [0, 1]. The colour scale ends at 4 / K, four times a uniform share.
     """
     num_latents, num_categories = usage.shape
     size = (1.8 + min(0.25 * num_categories, 8), 0.9 + min(0.22 * num_latents, 12))
@@ -50,18 +50,18 @@ def usage_heatmap(usage: Tensor) -> Tensor:
 
 
 def save_image(image: Tensor, path: Path) -> None:
-    """Writes a picture as PNG, whole or not at all."""
+    """Writes a picture as PNG, atomically."""
     with write_file(path, "wb") as file:
         utils.save_image(image, file, format="png")
 
 
 def save_film(frames: Tensor, path: Path, seconds: float) -> None:
-    """Writes frames (T, 3 or 1, H, W) in [0, 1] as GIF, whole or not at all.
+    """Writes frames (T, 3 or 1, H, W) in [0, 1] as GIF, atomically.
 
     Args:
         frames: The frames.
         path: The file.
-        seconds: How long a frame stays, in hundredths at the finest.
+        seconds: Duration of a frame, in steps of 0.01 s.
     """
     pictures = [to_pil_image(frame) for frame in frames]
     with write_file(path, "wb") as file:

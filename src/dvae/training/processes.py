@@ -1,4 +1,4 @@
-"""One run over several processes: what has to be the same in all of them."""
+"""Support for one run in several processes."""
 
 import os
 
@@ -14,10 +14,10 @@ __all__ = ["SharedBuffers", "check_processes"]
 
 
 class SharedBuffers(pl.Callback):
-    """Gives all processes the buffers of the first before they evaluate: one model is scored.
+    """Copies the first process's buffers to all before validation, so that all score one model.
 
-    Batch normalization keeps running statistics in buffers, of the part of a batch that each
-    process sees.
+    Buffers differ, because batch normalization keeps running statistics of the part of each batch
+    that its process sees.
     """
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -27,23 +27,23 @@ class SharedBuffers(pl.Callback):
 
 
 def check_processes(config: RunConfig) -> None:
-    """Refuses what several processes cannot do together.
+    """Checks how the processes of a run are started.
 
     Raises:
-        UserError: If a sweep would have to start them, or those that were started together would
-            write into a folder each.
+        UserError: If a run of a sweep would start several processes, or if a launcher started them
+            without naming one folder for all.
     """
     if not HydraConfig.initialized():
         return
     hydra, outside = HydraConfig.get(), {"RANK", "SLURM_PROCID"} & os.environ.keys()
     if hydra.mode == RunMode.MULTIRUN and not outside:
         raise UserError(
-            "trainer.devices: expected 1 in a sweep, whose runs are what is spread over devices, "
+            "trainer.devices: expected 1 in a sweep, which spreads its runs over devices, "
             f"found {config.trainer.devices}"
         )
     named = any(item.startswith("hydra.run.dir=") for item in hydra.overrides.hydra)
     if hydra.mode == RunMode.RUN and outside and not named:
         raise UserError(
-            "hydra.run.dir: expected one folder for all processes that were started together, "
-            "found none; give hydra.run.dir=…"
+            "hydra.run.dir: expected one folder for all processes of the run, found none; "
+            "give hydra.run.dir=…"
         )

@@ -1,4 +1,4 @@
-"""What lets a run be cut off and go on: Lightning callbacks that all training runs carry."""
+"""Lightning callbacks of every training run: checkpoints, signals, early ends."""
 
 import math
 import os
@@ -22,20 +22,20 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Finite(pl.Callback):
-    """Ends a run whose validation gives no finite number, before a checkpoint is written.
+    """Ends a run whose validation metric is not finite, before a checkpoint is saved.
 
     Args:
-        monitor: The metric that runs are compared by.
+        monitor: The metric.
     """
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at the metric.
+        """Checks the metric.
 
         Raises:
-            DivergedError: If it is NaN or infinite.
+            DivergedError: If the metric is NaN or infinite.
         """
         value = float(trainer.callback_metrics[self.monitor])
         if not torch.tensor(value).isfinite():
@@ -46,14 +46,14 @@ class Finite(pl.Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the best validation, in a file of a fixed name.
+    """Keeps the checkpoint with the best validation, in a file with a fixed name.
 
-    What it reads back from a checkpoint is a score alone: file names that stand in one are neither
-    loaded nor removed.
+    From a checkpoint it restores the best score only. It ignores file names in the checkpoint, so
+    that an untrusted one cannot make it load or remove files.
 
     Args:
         path: The file to write.
-        monitor: The metric; more is better.
+        monitor: The metric; higher is better.
     """
 
     def __init__(self, path: Path, monitor: str) -> None:
@@ -68,11 +68,11 @@ class BestCheckpoint(ModelCheckpoint):
         return {"score": None if score is None else float(score)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the score over where its checkpoint is there."""
+        """Restores the best score if the file of the best checkpoint exists."""
         if state_dict["score"] is None or not self.path.is_file():
             return
         score = torch.tensor(state_dict["score"], dtype=torch.float64)
-        # As Lightning spells it: under another name it would count as a file to remove.
+        # Lightning compares resolved paths; it would remove a file under any other spelling.
         path = os.path.realpath(self.path)
         self.best_k_models = {path: score}
         self.best_model_path = self.kth_best_model_path = path
@@ -80,26 +80,26 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class Patience(EarlyStopping):
-    """Early stopping whose patience is this run's, also where it goes on from another."""
+    """Early stopping that uses this run's patience, even after resuming with another one."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the score over, and how long there has been none better."""
+        """Restores the best score, and the number of validations without improvement."""
         ended = state_dict["wait_count"] >= self.patience
         stopped = state_dict["stopped_epoch"] if ended else 0
         super().load_state_dict(state_dict | {"patience": self.patience, "stopped_epoch": stopped})
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes the checkpoint that a run goes on from.
+    """Saves the checkpoint that a run resumes from.
 
-    It does so after each epoch, every so many seconds within one, and on SIGINT, SIGTERM, SIGUSR1
-    or SIGUSR2, which it then obeys: who handled the signal before, such as a launcher that puts
-    the job back into its queue, is called after; otherwise the process ends with 128 + the signal's
-    number. A second SIGINT ends it at once.
+    It saves after each epoch, every `every` seconds within an epoch, and on SIGINT, SIGTERM,
+    SIGUSR1 or SIGUSR2. After the save for a signal, it calls the handler that was installed before,
+    for example that of a launcher that requeues the job. Without such a handler, the process exits
+    with 128 + the signal's number. A second SIGINT exits at once.
 
     Args:
         path: The file to write.
-        every: Seconds between two checkpoints within an epoch.
+        every: Seconds between two saves within an epoch.
     """
 
     def __init__(self, path: Path, every: float) -> None:
@@ -107,16 +107,16 @@ class LastCheckpoint(Checkpoint):
         self.every = every
         self._received: int | None = None
         self._due = math.inf
-        # Lightning puts its own handler in their place before training starts.
+        # Read them now, because Lightning installs its own handlers before training starts.
         self._outer: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals over; Lightning gives them back at the end of training."""
+        """Installs signal handlers; Lightning restores the old ones at the end of training."""
         self._due = time.monotonic() + self.every
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 signal.signal(number, self._receive)
-        # A run that had ended early when its checkpoint was written does not go on.
+        # Early stopping may have ended the run before its checkpoint was saved.
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         stopped = [c.stopped_epoch for c in callbacks if isinstance(c, EarlyStopping)]
         trainer.should_stop |= any(stopped)
@@ -127,47 +127,47 @@ class LastCheckpoint(Checkpoint):
         self._received = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Saves where it is time, and obeys; at the end of an epoch that is left to its end."""
+        """Saves if due, and handles signals; after the last batch, `on_train_epoch_end` does."""
         if not trainer.is_last_batch:
-            self._save_and_obey(trainer, time.monotonic() >= self._due)
+            self._save_and_exit(trainer, time.monotonic() >= self._due)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves and obeys."""
-        self._save_and_obey(trainer, True)
+        """Saves, and handles signals."""
+        self._save_and_exit(trainer, True)
 
-    def _save_and_obey(self, trainer: pl.Trainer, due: bool) -> None:
-        """As all processes, if one of them has to."""
+    def _save_and_exit(self, trainer: pl.Trainer, due: bool) -> None:
+        """Saves if due or after a signal in any process; exits after a signal."""
         agree = trainer.strategy.reduce_boolean_decision
-        told = agree(self._received is not None, all=False)
-        if not (told or agree(due, all=False)):
+        signalled = agree(self._received is not None, all=False)
+        if not (signalled or agree(due, all=False)):
             return
         trainer.save_checkpoint(self.path)
         self._due = time.monotonic() + self.every
-        if not told:
+        if not signalled:
             return
         number, self._received = self._received, None
         if trainer.is_global_zero:
             name = signal.Signals(number).name if number else "another process"
             print(
-                f"interrupted by {name} at step {trainer.global_step}; go on with "
+                f"interrupted by {name} at step {trainer.global_step}; continue with "
                 f"resume={self.path.parent.parent}",
                 file=sys.stderr,
             )
         if number is None:
             raise SystemExit(0)
         outer = self._outer[number]
-        # The default of SIGINT raises what Lightning would answer with exit code 1.
+        # For the default handler's KeyboardInterrupt, Lightning would exit with code 1.
         if not callable(outer) or outer is signal.default_int_handler:
             raise SystemExit(128 + number)
         outer(number, None)
 
 
 class Pruning(pl.Callback):
-    """Reports each validation to a search, and ends the run where the search gives it up.
+    """Reports each validation to a search, and ends the run if the search prunes it.
 
     Args:
-        trial: The trial of the search that this run is.
-        monitor: The metric; more is better.
+        trial: The search's trial for this run.
+        monitor: The metric; higher is better.
     """
 
     def __init__(self, trial: Any, monitor: str) -> None:
@@ -176,7 +176,7 @@ class Pruning(pl.Callback):
 
     @classmethod
     def from_environment(cls, monitor: str) -> list["Pruning"]:
-        """The callback of the search that started this process; none where there is no search."""
+        """The callback for the search that started this process; an empty list without one."""
         if "DVAE_TRIAL" not in os.environ:
             return []
         import optuna
@@ -185,14 +185,14 @@ class Pruning(pl.Callback):
         return [cls(optuna.trial.Trial(study, int(os.environ["DVAE_TRIAL"])), monitor)]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reports and asks.
+        """Reports the metric, and asks the search whether to prune.
 
         Raises:
-            PrunedError: If other trials were better at the same epoch.
+            PrunedError: If the search prunes the trial, because others are better at this epoch.
         """
         value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
         self.trial.report(value, epoch)
         if self.trial.should_prune():
             raise PrunedError(
-                f"{self.monitor} {value:.2f} after epoch {epoch + 1}: others are better"
+                f"{self.monitor} {value:.2f} after epoch {epoch + 1}: other trials are better"
             )

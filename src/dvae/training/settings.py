@@ -1,4 +1,4 @@
-"""How a module is trained and tested."""
+"""Options of training and evaluation, as plain objects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ __all__ = ["Evaluation", "Training"]
 
 @dataclass(frozen=True)
 class Training:
-    """How a module is trained.
+    """Options of training.
 
     Attributes:
         optimizer: Builds the optimizer of a module's parameters.
         learning_rate: The learning rate at each step.
-        temperature: τ at each global step; None for an estimator that has none.
-        gradient_clip: Largest norm of the gradient; 0 clips nothing.
+        temperature: τ at each global step; None for an estimator without a temperature.
+        gradient_clip: Largest norm of the gradient; 0 for no clipping.
         seed: Seed of the noise.
         log_every: Steps between two entries of the training curves.
-        skip_nonfinite: Whether steps whose gradient is not finite are left out; they end the run
-            otherwise.
+        skip_nonfinite: Whether steps whose gradient is not finite are skipped; otherwise, they end
+            the run.
     """
 
     optimizer: Callable[[nn.Module], Optimizer]
@@ -38,13 +38,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a module is tested.
+    """Options of evaluation.
 
     Attributes:
-        split: The split, after which metrics are named.
-        num_samples: m, samples of an importance-weighted bound, or episodes; 0 leaves it out.
+        split: The split, which prefixes the names of metrics.
+        num_samples: m, samples of the importance-weighted bound, or episodes; 0 for no bound.
         seed: Seed of the draws.
-        max_decodes: Codes that are decoded at a time.
+        max_decodes: Most codes that are decoded at once.
     """
 
     split: str = "test"

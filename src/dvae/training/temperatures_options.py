@@ -1,4 +1,4 @@
-"""Options of the temperature's schedules, whose formulas stand in `dvae.schedules`."""
+"""Options of temperature schedules; see `dvae.schedules` for the formulas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoTemperature(TemperatureOptions):
     name: Literal["none"] = "none"
 
     def schedule(self, total_steps: int) -> None:
-        """None."""
+        """None: there is no temperature."""
 
 
 class _Temperature(TemperatureOptions):
@@ -39,7 +39,7 @@ class _Temperature(TemperatureOptions):
 
 
 class ConstantTemperature(_Temperature):
-    """The initial temperature throughout."""
+    """The initial temperature at every step."""
 
     name: Literal["constant"] = "constant"
 
@@ -75,7 +75,7 @@ class ExponentialTemperature(_Annealed):
     def _check_decay(self) -> Self:
         if (self.rate is None) == (self.steps is None):
             raise UserError(
-                "temperature.rate, temperature.steps: expected one of them and null for the "
+                "temperature.rate, temperature.steps: expected a number for one and null for the "
                 f"other, found {self.rate} and {self.steps}"
             )
         return self

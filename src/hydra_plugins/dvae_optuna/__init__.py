@@ -1,6 +1,6 @@
 """A Hydra sweeper that searches with Optuna: `hydra/sweeper=optuna`.
 
-Hydra imports this at each start to see what plugins there are: Optuna itself comes later.
+Hydra imports every plugin at each start, so Optuna itself is imported later.
 """
 
 import math
@@ -25,19 +25,20 @@ __all__ = ["OptunaSweeper"]
 
 
 class OptunaSweeper(Sweeper):
-    """Maximises what the task returns, over values that are given in Hydra's syntax for sweeps.
+    """Maximizes the value that the task returns; the search space has Hydra's syntax for sweeps.
 
-    The study lies in a database, from which a search goes on: trials that were cut off are started
-    again with the same values, and those that have ended count.
+    The study is stored in a database. A resumed search starts interrupted trials again with the
+    same values; trials that have ended are not repeated.
 
     Args:
         storage: URL of the database.
-        trials: Trials in all.
-        batch: Trials that are started together.
-        startup_trials: Trials that are drawn at random and never given up.
-        warmup_epochs: Epochs before a trial may be given up.
+        trials: Total number of trials.
+        batch: Trials that are launched together.
+        startup_trials: Trials that are drawn at random; no trial is pruned before this many have
+            finished.
+        warmup_epochs: Epochs before a trial can be pruned.
         seed: Seed of the search.
-        params: Key → values; what is given on the command line comes on top.
+        params: Key → values; the command line overrides them.
     """
 
     def __init__(
@@ -62,14 +63,14 @@ class OptunaSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Takes what the launcher needs."""
+        """Creates the launcher."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs trials until there are as many as asked for."""
+        """Runs trials until the study has `trials` of them."""
         try:
             import optuna
         except ModuleNotFoundError as error:
@@ -78,7 +79,7 @@ class OptunaSweeper(Sweeper):
                 'pip install -e ".[optuna]"'
             ) from error
         if self.launcher is None or self.config is None:
-            raise ValueError("sweep: expected a call of setup before, found none")
+            raise ValueError("sweep: expected a call of setup() before sweep(), found none")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         fixed, space = self._space(arguments)
@@ -89,7 +90,7 @@ class OptunaSweeper(Sweeper):
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(self.startup_trials, self.warmup_epochs),
         )
-        # A search that goes on would else draw once more what it drew at its start.
+        # With the same seed, a resumed search would draw its first values again.
         study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=self.startup_trials, seed=self.seed + len(study.trials)
         )
@@ -121,7 +122,7 @@ class OptunaSweeper(Sweeper):
 
     def _job(self, trial: Any, fixed: list[str]) -> Sequence[str]:
         drawn = [f"{key}={_text(value)}" for key, value in trial.params.items()]
-        # The run reports to its trial, from whichever process it is in.
+        # These variables let the run report to its trial from any process.
         about = {"DVAE_STUDY": self.storage, "DVAE_TRIAL": trial._trial_id}
         return [*drawn, *fixed, *(f"++hydra.job.env_set.{k}='{v}'" for k, v in about.items())]
 
@@ -145,21 +146,21 @@ def _distribution(override: Override) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A drawn value for the command line; four digits keep the names of folders readable."""
+    """A drawn value for the command line, with four digits to keep folder names short."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _tell(study: Any, trial: Any, job: JobReturn) -> None:
-    """Hands the result of a run to its trial.
+    """Reports the result of a run to its trial.
 
-    A run that has diverged counts as pruned: the search learns that its values are bad. One that
-    has failed says nothing about them.
+    A diverged run counts as pruned, so that the search avoids its values. A failed run says nothing
+    about its values.
     """
     from optuna.trial import TrialState
 
     value = job.return_value
     if value is None:
-        raise UserError("data.validation: expected images to select by in a search, found 0")
+        raise UserError("data.validation: expected at least 1 image in a search, found 0")
     if not math.isnan(value):
         study.tell(trial, value)
         return

@@ -1,4 +1,4 @@
-"""Sources of images: `base.py` is the contract; each is a file and its options beside it."""
+"""Sources of images: base class in `base.py`; each source has its options beside it."""
 
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ __all__ = ["SOURCES", "AnyImageData"]
 __path__ = extend_path(__path__, __name__)
 
 SOURCES = find_members(__name__, __path__, ImageDataOptions)
-"""Name → options."""
+"""Name → options class."""
 
 if TYPE_CHECKING:
     AnyImageData = ImageDataOptions

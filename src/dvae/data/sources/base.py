@@ -1,4 +1,4 @@
-"""The contract of sources of images."""
+"""Base class of sources of images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from dvae.errors import UserError
 __all__ = ["BINARIZATION_SEED", "Source"]
 
 BINARIZATION_SEED = 28
-"""Seed of the binarizations that are drawn once: the same in every run, whatever its own seed."""
+"""Seed of binarizations that are drawn once; it does not depend on the seed of the run."""
 
 _CHUNK = 2048
 
 
 class Source(ABC):
-    """Training and test images of one shape, whole in memory.
+    """Loads training and test images of one shape into memory.
 
     Args:
-        name: Its name in configurations, for errors.
+        name: Name in configurations, for error messages.
         root: The data folder.
-        image_shape: (C, H, W) of the images to deliver: others are resized.
+        image_shape: (C, H, W) of the loaded images; images of another size are resized.
 
     Attributes:
-        files: What is read from the data folder, for errors.
+        files: Names of the files in the data folder, for error messages.
     """
 
     files: str
@@ -39,10 +39,10 @@ class Source(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Unpacks or downloads what is missing; called in one process only.
+        """Unpacks or downloads missing files; called in one process only.
 
         Raises:
-            UserError: If the files are missing and cannot be had, or are broken.
+            UserError: If files are broken, or missing and cannot be downloaded.
         """
 
     @abstractmethod
@@ -50,10 +50,10 @@ class Source(ABC):
         """Reads the training or the test images, uint8 (M, C, any height, any width)."""
 
     def read_labels(self, train: bool) -> Tensor:
-        """Reads the classes of those images, int64 in 0 … `num_classes` − 1, (M,).
+        """Reads the class of each image, int64 in 0 … `num_classes` − 1, (M,).
 
         Raises:
-            UserError: If there are none.
+            UserError: If the images have no labels.
         """
         raise UserError(f"data={self.name}: expected images with labels, found none")
 
@@ -72,7 +72,7 @@ class Source(ABC):
             uint8, (M, C, H, W), in the order of the file.
 
         Raises:
-            UserError: If there are none, or they are of another kind.
+            UserError: If there are no images, or their dtype or number of channels is wrong.
         """
         images = self.read(train)
         kind = (images.dtype, images.ndim, images.shape[1] if images.ndim > 1 else 0)

@@ -1,4 +1,4 @@
-"""MNIST as it ships with the package."""
+"""The MNIST files that ship with the package."""
 
 import functools
 import gzip
@@ -21,12 +21,12 @@ MNIST_MD5 = {
 
 
 def unpack_mnist(root: Path) -> None:
-    """Unpacks MNIST into `root/MNIST/raw`, torchvision's layout, unless it lies there already.
+    """Unpacks MNIST into `root/MNIST/raw`, torchvision's layout; existing files are only checked.
 
-    Each file is written beside its place and renamed, so that it is whole or absent.
+    Each file is written under a temporary name and then renamed, so that it is never incomplete.
 
     Raises:
-        UserError: If a file that lies there has other contents, or the folder cannot be written.
+        UserError: If an existing file has another checksum, or the folder cannot be written.
     """
     folder = root / "MNIST" / "raw"
     for name, expected in MNIST_MD5.items():
@@ -49,7 +49,7 @@ def unpack_mnist(root: Path) -> None:
 
 @functools.lru_cache
 def _check_file(target: Path, modified: int, expected: str) -> None:
-    """Checks a file once in a process, unless it is modified."""
+    """Checks a file once per process, and again if its time of modification changes."""
     _check_md5(target.read_bytes(), expected, target)
 
 
@@ -58,5 +58,5 @@ def _check_md5(content: bytes, expected: str, path: Path) -> None:
     if found != expected:
         raise UserError(
             f"{path}: expected MNIST with md5 {expected}, found {found}; "
-            "remove the file to have it unpacked again"
+            "remove the file, and it is unpacked again"
         )

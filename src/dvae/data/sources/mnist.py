@@ -22,22 +22,22 @@ class MNIST(TorchvisionSource):
     dataset = datasets.MNIST
 
     def prepare(self) -> None:
-        """Unpacks the files, unless they lie there already; see `Source.prepare`."""
+        """Unpacks missing files; see `Source.prepare`."""
         unpack_mnist(self.root)
 
     def read(self, train: bool) -> Tensor:
-        """Reads the images, whose files are checked first; see `Source.read`."""
+        """Checks the files and reads the images; see `Source.read`."""
         self.prepare()
         return super().read(train)
 
     def read_binarized(self, split: str) -> Tensor | None:
-        """Reads `binarized_mnist_{train,valid,test}.amat` where it lies in the data folder.
+        """Reads `binarized_mnist_{train,valid,test}.amat` if it is in the data folder.
 
         Raises:
             UserError: If the file holds anything but rows of 784 zeros and ones.
 
         References:
-            Larochelle, Murray 2011, by whom this binarization of MNIST was published.
+            Larochelle, Murray 2011, who published this binarization of MNIST.
         """
         path = self.root / f"binarized_mnist_{_PUBLISHED[split]}.amat"
         if self.image_shape != (1, 28, 28) or not path.exists():

@@ -21,7 +21,7 @@ class MNISTOptions(ImageDataOptions):
     num_classes = 10
 
     def build_source(self, root: Path) -> Source:
-        """The source; see `ImageDataOptions.build_source`."""
+        """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.mnist import MNIST
 
         return MNIST(self.name, root, self.image_shape)

@@ -1,4 +1,4 @@
-"""Data sets of torchvision, downloaded where they are missing: ink bright on dark."""
+"""Data sets of torchvision, downloaded if missing, with bright ink on a dark background."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,21 +17,21 @@ __all__ = ["EMNIST", "KMNIST", "FashionMNIST", "Omniglot", "TorchvisionSource"]
 
 
 class TorchvisionSource(Source):
-    """A data set in the files of MNIST's format.
+    """A data set in the file format of MNIST.
 
     Attributes:
-        dataset: The class of torchvision.
+        dataset: The data set's class in torchvision.
     """
 
     dataset: ClassVar[Callable[..., Any]]
 
     def __init__(self, name: str, root: Path, image_shape: Sequence[int]) -> None:
         super().__init__(name, root, image_shape)
-        # Files are read once, for images and labels.
+        # Keeps opened data sets, because images and labels share their files.
         self._opened: dict[bool, Any] = {}
 
     def prepare(self) -> None:
-        """Downloads what is missing; see `Source.prepare`."""
+        """Downloads missing files; see `Source.prepare`."""
         self._open(True)
 
     def read(self, train: bool) -> Tensor:
@@ -43,21 +43,21 @@ class TorchvisionSource(Source):
         return self._open(train).targets.long()
 
     def _construct(self, train: bool) -> Any:
-        """The data set of torchvision."""
+        """Builds torchvision's data set."""
         return type(self).dataset(self.root, train=train, download=True)
 
     def _open(self, train: bool) -> Any:
-        """The data set of torchvision, downloaded where it is missing.
+        """Opens torchvision's data set, and downloads it if it is missing.
 
         Raises:
-            UserError: If it cannot be had.
+            UserError: If it can be neither read nor downloaded.
         """
         if train not in self._opened:
             self._opened[train] = self._try(lambda: self._construct(train))
         return self._opened[train]
 
     def _try(self, read: Callable[[], Any]) -> Any:
-        """What a function reads from the files; its errors in one line."""
+        """Calls a function that reads files, and turns its errors into a `UserError`."""
         try:
             return read()
         except (RuntimeError, URLError, OSError, ValueError, AssertionError) as error:
@@ -98,8 +98,7 @@ class EMNIST(TorchvisionSource):
 class Omniglot(TorchvisionSource):
     """Characters of 50 alphabets, inverted: the background set for training; Lake et al. 2015.
 
-    They are drawn on 105 × 105 pixels, and brought to another size by antialiased bilinear
-    resizing.
+    The 105 × 105 drawings are resized bilinearly, with antialiasing.
     """
 
     files = "omniglot-py/images_{background,evaluation}.zip and the folders in them"
@@ -111,7 +110,7 @@ class Omniglot(TorchvisionSource):
         return 255 - pixels
 
     def read_labels(self, train: bool) -> Tensor:
-        """None: the characters of the two sets are different ones."""
+        """Raises a `UserError`: the training and test sets have different characters."""
         return Source.read_labels(self, train)
 
     def _construct(self, train: bool) -> Any:

@@ -22,7 +22,7 @@ class FashionMNISTOptions(ImageDataOptions):
     num_classes = 10
 
     def build_source(self, root: Path) -> Source:
-        """The source; see `ImageDataOptions.build_source`."""
+        """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.torchvision import FashionMNIST
 
         return FashionMNIST(self.name, root, self.image_shape)
@@ -36,7 +36,7 @@ class KMNISTOptions(ImageDataOptions):
     num_classes = 10
 
     def build_source(self, root: Path) -> Source:
-        """The source; see `ImageDataOptions.build_source`."""
+        """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.torchvision import KMNIST
 
         return KMNIST(self.name, root, self.image_shape)
@@ -50,7 +50,7 @@ class EMNISTOptions(ImageDataOptions):
     num_classes = 47
 
     def build_source(self, root: Path) -> Source:
-        """The source; see `ImageDataOptions.build_source`."""
+        """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.torchvision import EMNIST
 
         return EMNIST(self.name, root, self.image_shape)
@@ -64,7 +64,7 @@ class OmniglotOptions(ImageDataOptions):
     validation: Size = 2000
 
     def build_source(self, root: Path) -> Source:
-        """The source; see `ImageDataOptions.build_source`."""
+        """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.torchvision import Omniglot
 
         return Omniglot(self.name, root, self.image_shape)

@@ -21,11 +21,11 @@ class EpisodeOptions(Options):
 
     Attributes:
         name: An environment of gymnasium.
-        steps_per_epoch: Environment steps, and optimizer steps, of an epoch.
+        steps_per_epoch: Environment steps in an epoch; there are as many optimizer steps.
         validation_episodes: Episodes of a validation.
         batch_size: Steps drawn from memory for each optimizer step.
-        capacity: The most steps that the memory holds.
-        exploration: Steps with uniformly drawn actions that fill it at the start.
+        capacity: Most steps that the memory holds.
+        exploration: Steps with uniformly drawn actions that fill the memory at the start.
     """
 
     name: str = "CartPole-v1"
@@ -52,7 +52,7 @@ class ActorCriticOptions(Options):
         hidden: Widths of the hidden layers of actor and critics.
         discount: γ.
         entropy_weight: α, in rewards per nat.
-        target_rate: How far the slow critics follow at each step.
+        target_rate: Rate at which the target critics follow the critics at each step.
     """
 
     name: Literal["actor_critic"] = "actor_critic"
@@ -63,17 +63,17 @@ class ActorCriticOptions(Options):
 
 
 class StoredPolicyConfig(StoredConfig):
-    """What a checkpoint needs."""
+    """The part from which a checkpoint's model is rebuilt."""
 
     task: Literal["policy"]
     data: EpisodeOptions
     model: ActorCriticOptions
 
     def build_model(self) -> ActorCritic:
-        """The model, whose sizes are those of the environment.
+        """The model, with the sizes of the environment.
 
         Raises:
-            UserError: If the environment cannot be had.
+            UserError: If the environment is not available.
         """
         from dvae.tasks.policy.environments import make_environment
         from dvae.tasks.policy.model import ActorCritic
@@ -93,7 +93,7 @@ class StoredPolicyConfig(StoredConfig):
 
 
 class PolicyConfig(StoredPolicyConfig, RunConfig):
-    """Everything that a run is made of.
+    """The configuration of a run.
 
     Attributes:
         test_samples: Episodes of the final test.
@@ -107,8 +107,8 @@ class PolicyConfig(StoredPolicyConfig, RunConfig):
         if (trainer.limit_train_batches, trainer.limit_eval_batches) != (1.0, 1.0):
             raise UserError(
                 "trainer.limit_train_batches, trainer.limit_eval_batches: expected 1.0 with "
-                "task=policy, where data.steps_per_epoch and data.validation_episodes say how "
-                f"much is done, found {trainer.limit_train_batches} and "
-                f"{trainer.limit_eval_batches}"
+                f"task=policy, found {trainer.limit_train_batches} and "
+                f"{trainer.limit_eval_batches}; set data.steps_per_epoch and "
+                "data.validation_episodes instead"
             )
         return self

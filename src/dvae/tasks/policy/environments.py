@@ -1,4 +1,4 @@
-"""Environments of gymnasium with discrete actions, in which everything repeats from its keys."""
+"""Environments of gymnasium with discrete actions, reproducible from seeds."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["Episodes", "film", "make_environment", "play"]
 
 Act = Callable[[Tensor], Tensor]
-"""Observations (B, D) → numbers of actions, (B,)."""
+"""Observations (B, D) → indices of actions, (B,)."""
 
 
 def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, Any]:
-    """An environment by its name, such as CartPole-v1.
+    """Makes an environment by its name, such as CartPole-v1.
 
     Raises:
-        UserError: If gymnasium is not installed, there is no such environment, or observations are
-            no vectors, or actions not discrete.
+        UserError: If gymnasium is not installed, the environment does not exist, its observations
+            are not vectors, or its actions are not discrete.
     """
     if importlib.util.find_spec("gymnasium") is None:
-        raise UserError(
-            'task=policy: expected the extra policy, found none; pip install -e ".[policy]"'
-        )
+        raise UserError('task=policy: expected gymnasium, found none; pip install -e ".[policy]"')
     import gymnasium
 
-    # Before it is looked up: a name with a colon would import a module.
+    # Check first, because `gymnasium.make` imports a module for a name with a colon.
     if name not in gymnasium.registry:
         raise UserError(f"data.name: expected an environment of gymnasium, found {name!r}")
     try:
         environment = gymnasium.make(name, render_mode="rgb_array" if render else None)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise UserError(f"data.name: expected an environment that starts, found {error}") from error
+        raise UserError(
+            f"data.name: expected an environment that can be made, found an error ({error})"
+        ) from error
     observations, actions = environment.observation_space, environment.action_space
     vector = isinstance(observations, gymnasium.spaces.Box) and len(observations.shape) == 1
     if not vector or not isinstance(actions, gymnasium.spaces.Discrete) or actions.start:
@@ -54,7 +54,7 @@ def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, A
 
 
 class Episodes:
-    """One episode after another, the start of each a function of seed and number.
+    """Runs one episode after another; seed and number of an episode determine its start.
 
     Args:
         environment: The environment.
@@ -74,11 +74,11 @@ class Episodes:
         self.observation = _reset(self._environment, self._seed, self._number)
 
     def step(self, action: int) -> tuple[Tensor, float, bool, float | None]:
-        """Acts once, and begins the next episode where this one ends.
+        """Takes one action, and begins the next episode if this one has ended.
 
         Returns:
-            What follows: the observation s', (D,), the reward, whether the episode has terminated
-            there, and its return where it is over, for that or for another reason.
+            The next observation s', (D,); the reward; whether the episode has terminated in s'; and
+            its return if it has ended, terminated or truncated, else None.
         """
         following, reward, terminated, truncated, _ = self._environment.step(action)
         after = torch.as_tensor(following, dtype=torch.float32)
@@ -91,11 +91,11 @@ class Episodes:
         return after, float(reward), bool(terminated), total
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of the episode, and what was done in it."""
+        """The number of the episode, and its actions so far."""
         return {"number": self._number, "actions": list(self._actions)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Brings an episode back, by doing the same again."""
+        """Restores an episode by repeating its actions."""
         self._number = state["number"] - 1
         self._begin()
         for action in state["actions"]:
@@ -110,16 +110,16 @@ def _reset(environment: gymnasium.Env[Any, Any], *key: int) -> Tensor:
 
 @torch.no_grad()
 def play(name: str, seed: int, numbers: Sequence[int], act: Act) -> Tensor:
-    """Plays episodes beside each other to their ends.
+    """Plays several episodes at once, each to its end.
 
     Args:
         name: The environment.
-        seed: Seed of their starts.
-        numbers: Their numbers, on which their starts depend and nothing else does.
+        seed: Seed of the starts.
+        numbers: Numbers of the episodes; with the seed, each determines the start of its episode.
         act: Chooses actions.
 
     Returns:
-        Their returns, (len(numbers),).
+        Returns of the episodes, (len(numbers),).
     """
     environments = [make_environment(name) for _ in numbers]
     observations = [_reset(e, seed, n) for e, n in zip(environments, numbers, strict=True)]
@@ -140,15 +140,15 @@ def play(name: str, seed: int, numbers: Sequence[int], act: Act) -> Tensor:
 
 @torch.no_grad()
 def film(name: str, seed: int, number: int, act: Act) -> tuple[Tensor, Tensor]:
-    """Plays one episode and looks at it.
+    """Plays one episode and renders it.
 
     Returns:
         Frames (T, 3, H, W) in [0, 1], and the actions between them, (T − 1,).
 
     Raises:
-        UserError: If the environment cannot be drawn here.
+        UserError: If the environment cannot be rendered on this machine.
     """
-    # Frames are drawn without a screen.
+    # Render without a screen.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     environment = make_environment(name, render=True)
     observation = _reset(environment, seed, number)
@@ -168,8 +168,8 @@ def _frame(environment: gymnasium.Env[Any, Any]) -> Tensor:
         pixels = environment.render()
     except Exception as error:
         raise UserError(
-            f"what=episode: expected an environment that can be drawn, found {error}"
+            f"what=episode: expected an environment that can be rendered, found an error ({error})"
         ) from error
     frame = torch.as_tensor(pixels).permute(2, 0, 1)
-    # Half the size is enough to see what happens.
+    # Halve the size to keep the file small.
     return resize(frame, [side // 2 for side in frame.shape[1:]], antialias=True).float() / 255

@@ -1,4 +1,4 @@
-"""The steps of a run in an environment, and the episodes that it is judged by."""
+"""Training steps in an environment, and episodes for evaluation."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -12,24 +12,24 @@ from dvae.data.loader import BatchGroups
 __all__ = ["EpisodeData", "StepNumbers"]
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
-"""Keys of the starts of episodes: no split sees those of another."""
+"""Keys of the seeds of episodes, so that no two splits share an episode."""
 
 
 class StepNumbers:
-    """Iterates over the numbers of the steps of an epoch.
+    """Iterates over the numbers of an epoch's steps.
 
     Args:
-        steps: Steps of an epoch.
+        steps: Steps in an epoch.
     """
 
-    # The order is that of counting.
+    # Steps are counted in order, so there is nothing to shuffle.
     sampler = None
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
     def batches(self, start: int = 0) -> Iterator[int]:
-        """The numbers from one of them on."""
+        """The numbers from `start` on."""
         yield from islice(range(self._steps), start, None)
 
     def __len__(self) -> int:
@@ -37,10 +37,10 @@ class StepNumbers:
 
 
 class EpisodeNumbers:
-    """Iterates over one batch of all episodes, which are played beside each other.
+    """Iterates over one batch with the numbers of all episodes, which are played at once.
 
     Args:
-        episodes: How many.
+        episodes: Number of episodes.
     """
 
     def __init__(self, episodes: int) -> None:
@@ -54,13 +54,13 @@ class EpisodeNumbers:
 
 
 class EpisodeData(TaskData):
-    """Steps to train on, and numbers of episodes to be judged by.
+    """Numbers of steps for training, and numbers of episodes for evaluation.
 
     Args:
-        steps: Environment steps, and optimizer steps, of an epoch.
+        steps: Environment steps in an epoch; there are as many optimizer steps.
         validation: Episodes of a validation.
         test: Episodes of a test.
-        steps_per_call: Steps that are handed on at a time.
+        steps_per_call: Steps in one call of `training_step`.
     """
 
     def __init__(self, steps: int, validation: int, test: int, steps_per_call: int = 1) -> None:
@@ -74,7 +74,7 @@ class EpisodeData(TaskData):
         return self.steps
 
     def train_dataloader(self) -> BatchGroups:
-        """Numbers of steps, several at a time."""
+        """Lists of step numbers, one list per call of `training_step`."""
         return BatchGroups(StepNumbers(self.steps), self.steps_per_call)
 
     def eval_dataloader(self, split: str) -> EpisodeNumbers:

@@ -17,11 +17,11 @@ class Transitions(NamedTuple):
 
     Attributes:
         observations: s, (B, D).
-        actions: a, the number of the action taken, (B,).
+        actions: a, the index of the action taken, (B,).
         rewards: r, (B,).
         next_observations: s', (B, D).
-        terminated: 1 where the episode has ended in s', (B,): nothing follows. An episode that is
-            cut off by a limit of time goes on in principle, and counts as 0.
+        terminated: 1 if the episode has terminated in s', (B,). An episode that is truncated by a
+            time limit has 0, because rewards would follow.
     """
 
     observations: Tensor
@@ -42,11 +42,11 @@ def _mlp(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
 
 
 class ActorCritic(nn.Module):
-    """A policy π(a|s), two critics Q_i(s, z), and slow copies of the critics.
+    """A policy π(a|s), two critics Q_i(s, z), and their slowly following copies, the targets Q'_i.
 
-    Q_i(s, z) = Σ_a z_a Q_i(s, a): a relaxed action is worth the mixture of actions that it stands
-    for. The actor follows the gradient of the smaller critic through z, which the layer draws from
-    π(·|s); the layer's estimator decides how, or scores whole draws.
+    Q_i(s, z) = Σ_a z_a Q_i(s, a), so the value of a relaxed action is a weighted mean over actions.
+    The layer draws z from π(·|s). The actor follows the gradient of min_i Q_i(s, z) by the layer's
+    estimator: through z, or by the score function.
 
     Args:
         num_observations: D.
@@ -89,8 +89,7 @@ class ActorCritic(nn.Module):
     def critic_loss(self, batch: Transitions) -> Tensor:
         """Mean over critics and steps of (Q_i(s, a) − y)².
 
-        y = r + γ (1 − terminated) (Σ_a π(a|s') min_i Q'_i(s', a) + α H(π(·|s'))), with the slow
-        copies Q'.
+        y = r + γ (1 − terminated) (Σ_a π(a|s') min_i Q'_i(s', a) + α H(π(·|s'))).
         """
         with torch.no_grad():
             log_policy = log_softmax(self.actor(batch.next_observations))
@@ -102,7 +101,7 @@ class ActorCritic(nn.Module):
         return (torch.cat(chosen, -1) - goal.unsqueeze(-1)).square().mean()
 
     def actor_loss(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """−min_i Q_i(s, z) − α H(π(·|s)), the mean over states, and H by itself.
+        """Mean over states of −min_i Q_i(s, z) − α H(π(·|s)), and of H.
 
         Args:
             observations: s, (B, D).
@@ -120,12 +119,12 @@ class ActorCritic(nn.Module):
         return loss, entropy.detach()
 
     def training_pass(self, batch: Transitions) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses of actor and critics, and the policy's entropy in nats: what is compiled."""
+        """Losses of actor and critics, and entropy of the policy in nats; this part is compiled."""
         actor, entropy = self.actor_loss(batch.observations)
         return actor, self.critic_loss(batch), entropy
 
     @torch.no_grad()
     def follow(self, rate: float) -> None:
-        """Moves the slow copies: Q' ← Q' + rate · (Q − Q'), with rate in (0, 1]."""
+        """Updates the targets: Q' ← Q' + rate · (Q − Q'), with rate in (0, 1]."""
         for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
             slow.lerp_(fast, rate)

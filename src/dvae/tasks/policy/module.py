@@ -20,17 +20,17 @@ __all__ = ["PolicyModule"]
 
 
 class PolicyModule(TaskModule):
-    """One step in the environment and one of the optimizer in turn, from a memory of steps.
+    """Alternates steps in the environment with optimizer steps on a memory of past steps.
 
-    Actions are drawn from the policy while it trains; a validation or test plays whole episodes
-    with the most probable ones. Metrics: `return`, the mean over episodes of the sum of rewards,
-    and its standard error `return_error`.
+    Training draws actions from the policy. Validation and test play whole episodes with the most
+    probable actions. Metrics: `return`, the mean over episodes of the sum of rewards, and its
+    standard error `return_error`.
 
     Args:
         model: Actor and critics.
         environment: Name of the environment.
-        target_rate: How far the slow critics follow at each step, in (0, 1].
-        batch_size: Steps drawn from the memory for each step of the optimizer.
+        target_rate: Rate at which the target critics follow the critics at each step, in (0, 1].
+        batch_size: Steps drawn from the memory for each optimizer step.
         exploration: Steps with uniformly drawn actions that fill the memory at the start.
         replay: The memory; None for evaluation only.
         training: See `TaskModule`.
@@ -68,7 +68,7 @@ class PolicyModule(TaskModule):
         self._returns: list[Tensor] = []
 
     def training_loss(self, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Acts once, then learns from a draw of the memory."""
+        """Takes an action, then computes the losses of a batch from the memory."""
         replay, seed = self._memory(), self._options().seed
         if not replay.size:
             generator = keyed_generator(seed, 0)
@@ -77,7 +77,7 @@ class PolicyModule(TaskModule):
                 self._act(int(action))
         with torch.no_grad():
             logits = self.model.logits(self._to_model(self._running().observation))
-            # The end of the call tells of logits that are not finite; until then, some action.
+            # Logits may be NaN here: they are reported only at the end of the call.
             action = torch.distributions.Categorical(logits=logits.nan_to_num()).sample()
         self._act(int(action))
         drawn = replay.draw(self.batch_size, seed, 1, self.global_step)
@@ -116,11 +116,11 @@ class PolicyModule(TaskModule):
         return self.replay
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Plays the episodes of the validation."""
+        """Plays the validation episodes."""
         self._play(batch, "val", seed=0)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Plays the episodes of a test."""
+        """Plays the test episodes."""
         self._play(batch, self.evaluation.split, self.evaluation.seed)
 
     def _play(self, numbers: Tensor, split: str, seed: int) -> None:
@@ -135,12 +135,12 @@ class PolicyModule(TaskModule):
         return self.model.logits(self._to_model(observations)).argmax(-1)
 
     def _to_model(self, values: Tensor) -> Tensor:
-        """Values on the device of the model and, where they are no integers, in its precision."""
+        """Moves values to the model's device, and floating-point values to its precision."""
         dtype = next(self.model.parameters()).dtype if values.is_floating_point() else values.dtype
         return values.to(self.device, dtype)
 
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
-        """None: an episode is a film, which `scripts/sample.py` makes."""
+        """No pictures; `scripts/sample.py` makes films of episodes."""
         return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ class PolicyModule(TaskModule):
             checkpoint["experience"] = {"replay": self.replay.state_dict(), "episodes": episodes}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Brings the memory and the running episode back where a run goes on.
+        """Restores the memory and the running episode when a run resumes.
 
         Raises:
             UserError: If they do not fit.
@@ -164,5 +164,5 @@ class PolicyModule(TaskModule):
             self._running().load_state_dict(checkpoint["experience"]["episodes"])
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise UserError(
-                f"resume: expected the memory of such a run in the checkpoint, found {error}"
+                f"resume: expected a memory that fits this run, found another ({error})"
             ) from error

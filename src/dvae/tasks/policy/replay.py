@@ -1,4 +1,4 @@
-"""A memory of steps in an environment, in tensors."""
+"""A replay memory for steps in an environment."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """Keeps the last steps, and draws batches of them that are functions of their key.
+    """Keeps the latest steps, and draws batches from them, reproducible from a key.
 
     Args:
-        capacity: The most steps that are kept; the oldest make room.
+        capacity: Most steps that are kept; new steps replace the oldest.
         num_observations: D.
     """
 
@@ -32,46 +32,54 @@ class Replay:
 
     @property
     def capacity(self) -> int:
-        """The most steps that are kept."""
+        """Most steps that are kept."""
         return len(self._steps.actions)
 
     def add(self, step: Transitions) -> None:
-        """Keeps one step, of values without a batch axis."""
+        """Stores one step, whose values have no batch axis."""
         for kept, value in zip(self._steps, step, strict=True):
             kept[self._next] = value
         self._next = (self._next + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 
     def draw(self, batch_size: int, *key: int) -> Transitions:
-        """Draws steps with replacement, each as likely.
+        """Draws steps uniformly, with replacement.
 
         Args:
-            batch_size: How many.
-            *key: Non-negative integers on which the draw depends.
+            batch_size: Number of steps.
+            *key: Non-negative integers that seed the draw.
         """
         index = torch.randint(self.size, (batch_size,), generator=keyed_generator(*key))
         return Transitions(*(kept.index_select(0, index) for kept in self._steps))
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps that are kept, and where the next one goes, as tensors and plain values."""
-        # Views would be written with all the memory behind them.
+        """The stored steps, and the position of the next one, as tensors and plain values."""
+        # Clone, because saving a view would write the whole memory.
         steps: dict[str, Tensor] = {
             name: kept[: self.size].clone() for name, kept in self._steps._asdict().items()
         }
         return {"next": self._next, "steps": steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes steps over.
+        """Restores stored steps.
 
         Raises:
             ValueError: If they do not fit.
         """
         steps, place = state["steps"], state["next"]
         size = len(steps["actions"])
-        if size > self.capacity or (place != size % self.capacity and size < self.capacity):
+        if size > self.capacity:
             raise ValueError(f"replay: expected at most {self.capacity} steps, found {size}")
+        # Until the memory is full, steps are added at its end.
+        places = range(self.capacity) if size == self.capacity else range(size, size + 1)
+        if place not in places:
+            expected = f"{places.start} to {places.stop - 1}"
+            raise ValueError(f"replay: expected the next step at {expected}, found {place}")
         for name, kept in self._steps._asdict().items():
             if steps[name].shape != kept[:size].shape or steps[name].dtype != kept.dtype:
-                raise ValueError(f"replay: expected {name} of shape {tuple(kept[:size].shape)}")
+                raise ValueError(
+                    f"replay: expected {name} of shape {tuple(kept[:size].shape)} and type "
+                    f"{kept.dtype}, found {tuple(steps[name].shape)} and {steps[name].dtype}"
+                )
             kept[:size] = steps[name]
         self.size, self._next = size, place

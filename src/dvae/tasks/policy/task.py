@@ -1,4 +1,4 @@
-"""The task of learning a policy whose discrete actions are drawn through the layer."""
+"""The task of training a policy whose discrete actions the layer draws."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TASK", "PolicyTask"]
 
 _TEST_EPISODES = 100
-"""Episodes of an evaluation where nothing else is asked for."""
+"""Default number of episodes of an evaluation."""
 
 
 class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyModule"]):
@@ -31,7 +31,7 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
     options = frozenset({"num_episodes"})
 
     def data(self, config: PolicyConfig) -> EpisodeData:
-        """Numbers of steps and episodes."""
+        """The numbers of steps and episodes of a run."""
         from dvae.tasks.policy.episodes import EpisodeData
 
         data = config.data
@@ -41,7 +41,7 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
         )
 
     def stored_data(self, stored: StoredPolicyConfig, config: FromCheckpointConfig) -> EpisodeData:
-        """As many episodes as are asked for, 100 by default."""
+        """`num_episodes` episodes; 100 test episodes by default."""
         from dvae.tasks.policy.episodes import EpisodeData
 
         asked = config.num_episodes if isinstance(config, EvaluateConfig) else None
@@ -49,7 +49,7 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
         return EpisodeData(1, validation, asked or _TEST_EPISODES)
 
     def module(self, config: PolicyConfig, data: EpisodeData) -> PolicyModule:
-        """A policy for the environment."""
+        """A new policy for the environment."""
         from dvae.tasks.policy.module import PolicyModule
         from dvae.tasks.policy.replay import Replay
         from dvae.training.settings import Evaluation
@@ -65,13 +65,13 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
         )
 
     def restore(self, stored: StoredPolicyConfig) -> PolicyModule:
-        """A policy of the same sizes."""
+        """A policy of the same sizes, without the checkpoint's weights."""
         from dvae.tasks.policy.module import PolicyModule
 
         return PolicyModule(stored.build_model(), **self._steps(stored), config=stored.model_dump())
 
     def _steps(self, stored: StoredPolicyConfig) -> dict[str, Any]:
-        """What the module is told of each step."""
+        """Arguments of the module that say what a step does."""
         return {
             "environment": stored.data.name,
             "target_rate": stored.model.target_rate,

@@ -1,1 +1,1 @@
-"""Semi-supervised classification: the class of a digit is a categorical latent."""
+"""Semi-supervised classification: the class of an image is a categorical latent."""

@@ -29,9 +29,9 @@ class ClassStyleOptions(Options):
         classifier: The kind of encoder.
         classifier_width: Width of its hidden layer or layers.
         normalization: Normalization in the classifier.
-        num_classes: K; as many as the labels tell apart, or more.
+        num_classes: K; at least the number of classes in the labels.
         style: Dimensions of the style.
-        width: Width of the hidden layers of the style's encoder and the decoder.
+        width: Width of the hidden layers of the style encoder and the decoder.
     """
 
     name: Literal["class_style"] = "class_style"
@@ -61,7 +61,7 @@ class LabelsOptions(Options):
 
     Attributes:
         classification_weight: Weight of the cross-entropy of labelled images.
-        deformation: How far images are deformed before the classifier sees them; 0 for none.
+        deformation: Strength of the random deformation of the classifier's input; 0 for none.
     """
 
     name: Literal["labels"] = "labels"
@@ -70,7 +70,7 @@ class LabelsOptions(Options):
 
 
 class StoredSemiSupervisedConfig(StoredImageConfig):
-    """What a checkpoint needs."""
+    """The part from which a checkpoint's model is rebuilt."""
 
     task: Literal["semi_supervised"]
     data: AnyLabelledData
@@ -90,8 +90,8 @@ class StoredSemiSupervisedConfig(StoredImageConfig):
         """The model.
 
         Args:
-            pixel_mean: Mean training image, (C, H, W) in [0, 1]; may be left out where a checkpoint
-                is loaded after.
+            pixel_mean: Mean training image, (C, H, W) in [0, 1]; not needed if a checkpoint is
+                loaded afterwards.
         """
         import torch
 
@@ -110,6 +110,6 @@ class StoredSemiSupervisedConfig(StoredImageConfig):
 
 
 class SemiSupervisedConfig(StoredSemiSupervisedConfig, ImageRunConfig):
-    """Everything that a run is made of."""
+    """The configuration of a run."""
 
     objective: LabelsOptions

@@ -1,4 +1,4 @@
-"""Images of which a few come with their class."""
+"""Training images of which only a few have labels."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,16 +15,16 @@ from dvae.randomness import keyed_generator, keyed_seed
 
 __all__ = ["LabelledBatch", "LabelledImageDataModule", "draw_labelled"]
 
-# Keys of what else is drawn from a run's seed.
+# Keys that separate these draws from others with the same seed.
 _WHICH_LABELS, _LABELLED_BATCHES = 1, 2
 
 
 class LabelledBatch(NamedTuple):
-    """Images, the last ones with their classes.
+    """A batch of U images without labels, followed by L images with labels.
 
     Attributes:
         images: float32 in [0, 1], (U + L, C, H, W).
-        indices: Places in the split, (U + L,), int64.
+        indices: Indices in the split, (U + L,), int64.
         labels: Classes of the last L images, (L,), int64.
     """
 
@@ -33,25 +33,25 @@ class LabelledBatch(NamedTuple):
     labels: Tensor
 
     def to(self, device: torch.device) -> "LabelledBatch":
-        """The batch on a device; itself where it lies there."""
+        """The batch on a device; the same object if it is already there."""
         if self.images.device == device:
             return self
         return LabelledBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def draw_labelled(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Draws as many images of each class: a pure function of its arguments.
+    """Draws the same number of images from each class; a pure function of its arguments.
 
     Args:
         labels: Classes of all images, (M,).
-        count: How many are drawn, a multiple of the number of classes.
+        count: Total number of images to draw, a multiple of the number of classes.
         seed: Seed of the draw.
 
     Returns:
-        Indices of the images, (count,), class by class.
+        Indices of the images, (count,), sorted by class.
 
     Raises:
-        UserError: If the classes cannot have equal parts of it, or are smaller than that.
+        UserError: If the count is not such a multiple, or a class has too few images.
     """
     sizes = labels.bincount()
     each, rest = divmod(count, len(sizes))
@@ -60,22 +60,22 @@ def draw_labelled(labels: Tensor, count: int, seed: int) -> Tensor:
             f"data.num_labels: expected a multiple of the {len(sizes)} classes, at most "
             f"{len(sizes) * int(sizes.min())}, found {count}"
         )
-    # Longer than any other key: another permutation than that of an epoch.
+    # The key is longer than all others, so that no epoch has the same permutation.
     generator = keyed_generator(seed, 0, 0, 0, _WHICH_LABELS)
     order = torch.randperm(len(labels), generator=generator)
     return torch.cat([order[labels[order] == c][:each] for c in range(len(sizes))])
 
 
 class _Mixed:
-    """Iterates over batches without labels, to which labelled images are added.
+    """Iterates over unlabelled batches and adds labelled images to each.
 
     Args:
-        loader: The batches without labels.
+        loader: The unlabelled batches.
         images: The labelled images, uint8.
-        indices: Their places in the split.
+        indices: Their indices in the split.
         labels: Their classes.
-        size: How many of them are drawn for a batch, without replacement, keyed as the batch.
-        dynamic: Draws binary images anew for each batch.
+        size: Labelled images in a batch, drawn without replacement with the key of the batch.
+        dynamic: Whether each batch draws new binary images.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class _Mixed:
         self._dynamic = dynamic
 
     def batches(self, start: int = 0) -> Iterator[LabelledBatch]:
-        """The batches of an epoch from one of them on."""
+        """The batches of an epoch, beginning with number `start`."""
         device = self._images.device
         generator = torch.Generator(device)
         for number, batch in enumerate(self._loader.batches(start), start):
@@ -118,7 +118,7 @@ class _Mixed:
 
 
 class _Labelled:
-    """Iterates over batches of which every image has its label.
+    """Iterates over batches in which every image has a label.
 
     Args:
         loader: The batches.
@@ -126,7 +126,7 @@ class _Labelled:
     """
 
     def __init__(self, loader: ImageLoader, labels: Tensor) -> None:
-        # As in `ImageLoader`.
+        # Lightning reads both attributes; see `ImageLoader`.
         self.sampler = loader.sampler
         self.batch_sampler = None
         self._loader = loader
@@ -141,20 +141,20 @@ class _Labelled:
 
 
 class LabelledImageDataModule(ImageDataModule):
-    """Training images, a few of them with labels; all labels of validation and test.
+    """Training images of which a few have labels; all validation and test images have labels.
 
-    A training batch has `batch_size` images without their labels, from all training images, and
-    `labelled_batch_size` of the labelled ones.
+    A training batch has `batch_size` images from the whole training split, without labels, and
+    `labelled_batch_size` of the labelled images.
 
     Args:
-        source: Where images and labels come from.
-        num_labels: Labelled images, as many of each class, drawn by the seed.
-        labelled_batch_size: How many of them are in a training batch, over all processes together;
-            all where there are fewer.
+        source: Source of images and labels.
+        num_labels: Labelled images, equally many per class, drawn by the seed.
+        labelled_batch_size: Labelled images in a training batch, summed over all processes; all of
+            them if there are fewer.
         **options: See `ImageDataModule`.
 
     Raises:
-        UserError: If a value is out of range or the data cannot be had.
+        UserError: If a value is out of range or the data are not available.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class LabelledImageDataModule(ImageDataModule):
         self.labelled_batch_size = labelled_batch_size
 
     def labels(self, split: str) -> Tensor:
-        """Classes of the images of a split, int64, (M,), where the images lie."""
+        """Classes of the images of a split, int64, (M,), on the device of the images."""
         images = self.images(split)
         training = split == "train" or (split == "val" and self.validates)
         labels = self.source.read_labels(train=training)
@@ -179,7 +179,7 @@ class LabelledImageDataModule(ImageDataModule):
         return draw_labelled(self.labels("train").cpu(), self.num_labels, self.seed)
 
     def train_dataloader(self) -> BatchGroups:
-        """Batches of images without labels, each with some that have one."""
+        """Batches of unlabelled images, each followed by labelled images."""
         images, labels = self.images("train"), self.labels("train")
         chosen = self.labelled().to(images.device)
         _, world_size = self._process()
@@ -194,15 +194,15 @@ class LabelledImageDataModule(ImageDataModule):
         return BatchGroups(mixed, self.steps_per_call)
 
     def eval_dataloader(self, split: str) -> Any:
-        """Batches of a split with all labels, in the order of the file."""
+        """Batches of a split with all labels, in file order."""
         return _Labelled(super().eval_dataloader(split), self.labels(split))
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Moves what is not there yet."""
+        """Moves a batch, or each batch of a list, to the device."""
         return [one.to(device) for one in batch] if isinstance(batch, list) else batch.to(device)
 
     def _fixed(self, images: Tensor, split: str) -> Tensor:
-        # The published binarization comes without labels.
+        # The published binarization has no labels, so binarize the labelled source.
         return self._binarize_once(images, split)

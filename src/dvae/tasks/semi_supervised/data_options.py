@@ -1,4 +1,4 @@
-"""Options of images of which a few come with their class."""
+"""Options of training images of which only a few have labels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class LabelledOptions(ImageDataOptions):
     """See `dvae.tasks.semi_supervised.data.LabelledImageDataModule`.
 
     Attributes:
-        num_labels: Labelled images, as many of each class, drawn by the seed.
-        labelled_batch_size: How many of them are in a training batch, over all processes together.
+        num_labels: Labelled images, equally many per class, drawn by the seed.
+        labelled_batch_size: Labelled images in a training batch, summed over all processes.
     """
 
     num_labels: Count = 100
     labelled_batch_size: Count = 50
 
     def build(self, root: str | Path, seed: int, **loading: Any) -> LabelledImageDataModule:
-        """The images in splits and batches; see `ImageDataOptions.build`."""
+        """Builds the data module; see `ImageDataOptions.build`."""
         from dvae.tasks.semi_supervised.data import LabelledImageDataModule
 
         return LabelledImageDataModule(
@@ -47,7 +47,7 @@ LABELLED: dict[str, type[LabelledOptions]] = {
     for name, source in SOURCES.items()
     if source.num_classes is not None
 }
-"""The sources whose images have labels, by name."""
+"""Name → options of the sources whose images have labels."""
 
 if TYPE_CHECKING:
     AnyLabelledData = LabelledOptions

@@ -1,4 +1,4 @@
-"""Images slightly deformed."""
+"""Random deformation of images."""
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +7,18 @@ __all__ = ["deform"]
 
 
 def deform(images: Tensor, strength: float) -> Tensor:
-    """Turns, stretches, slants and shifts each image at random.
+    """Rotates, stretches, shears and shifts each image at random.
 
     The coordinates u in [−1, 1]² at which an image is read become (I + s A) u + s b, with A and b
-    standard normal: with s = 0.1, shifts of 1.4 pixels of 28 and turns of about 6°.
+    standard normal. For s = 0.1 and 28 pixels, the standard deviations are 1.4 pixels for shifts
+    and 4° for rotations.
 
     Args:
-        images: (B, C, H, W); what is read outside of an image is 0.
+        images: (B, C, H, W); pixels outside of an image are read as 0.
         strength: s, at least 0.
 
     Returns:
-        Images of that shape, by bilinear interpolation.
+        Images of the same shape, by bilinear interpolation.
     """
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype)
     maps = identity + strength * torch.randn_like(identity.expand(len(images), -1, -1))

@@ -1,4 +1,4 @@
-"""A generative model of images with a class and a style, learnt from a few labels."""
+"""A generative model of images with a class and a style, trained with a few labels."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = ["ClassStyleVAE", "Classified"]
 
 @dataclass(frozen=True)
 class Classified:
-    """One pass through the model without labels, in nats per image.
+    """Result of a pass through the model without labels, in nats per image.
 
     Attributes:
         sample: The classes drawn from q(y|x), with their logits (B, 1, K).
@@ -34,14 +34,14 @@ class Classified:
 class ClassStyleVAE(nn.Module):
     """p(x, y, z) = Cat(y; 1/K) N(z; 0, I) p(x|y, z), with q(y|x) and q(z|x, y).
 
-    y is the class, a categorical latent that some images come with; z is the style, a diagonal
-    Gaussian of few dimensions, so that the class has to tell what it can. Without a label
+    y is the class, a categorical latent that is observed for labelled images. z is the style, a
+    diagonal Gaussian with few dimensions, so that the decoder has to use the class. Without a label
 
     log p(x) ≥ Σ_y q(y|x) (log p(x|y, z) − KL(q(z|x, y) ‖ p(z))) − KL(q(y|x) ‖ p(y)),
 
-    where the sum is estimated by a draw of the layer, or formed with the estimator `Exact`, for
-    which encoder and decoder run for all classes in one pass. With a label the sum has one term,
-    and the last divergence becomes ln K.
+    where a draw of the layer estimates the sum, or the estimator `Exact` computes it: encoder and
+    decoder then run for all classes in one pass. With a label, the sum has one term, and ln K
+    replaces the last divergence.
 
     Args:
         classifier: Images (B, C, H, W) → logits of q(y|x), (B, 1, K).
@@ -50,8 +50,8 @@ class ClassStyleVAE(nn.Module):
         num_classes: K.
         style: Dimensions of z.
         width: Width of the hidden layers of encoder and decoder.
-        pixel_mean: Mean training image, (C, H, W), in [0, 1]: the output bias starts at the
-            likelihood's parameters of it.
+        pixel_mean: Mean training image, (C, H, W), in [0, 1]: it is subtracted from the input, and
+            the output bias starts at the likelihood's parameters of it.
 
     References:
         Kingma, Rezende, Mohamed, Welling 2014, arXiv 1406.5298, model M2; Jang, Gu, Poole 2017,
@@ -102,9 +102,9 @@ class ClassStyleVAE(nn.Module):
             y: One-hot or relaxed classes, (..., B, K), or a shape that broadcasts.
 
         Returns:
-            Twice (..., B, D).
+            Two tensors (..., B, D).
         """
-        # The share of the image, most of the work, is the same for all classes.
+        # Compute the image's part, most of the work, once for all classes.
         hidden = self.from_image((images - self.pixel_mean).flatten(1)) + self.from_class(y)
         mean, log_variance = self.posterior(hidden).chunk(2, -1)
         return mean, log_variance
@@ -121,8 +121,8 @@ class ClassStyleVAE(nn.Module):
         Args:
             images: (B, C, H, W) in [0, 1].
             y: One-hot or relaxed classes, (..., B, K), or a shape that broadcasts.
-            noise: Standard normal noise of z, of a shape that broadcasts to (..., B, D); drawn
-                where none is given.
+            noise: Standard normal noise of z, of a shape that broadcasts to (..., B, D); None
+                draws it.
 
         Returns:
             (..., B).
@@ -151,7 +151,7 @@ class ClassStyleVAE(nn.Module):
 
         Args:
             images: (B, C, H, W) in [0, 1].
-            logits: Those of q(y|x), (B, 1, K), where they are known.
+            logits: Logits of q(y|x), (B, 1, K); None computes them.
             noise: See `cost`.
         """
         logits = self.classify(images) if logits is None else logits
@@ -160,7 +160,7 @@ class ClassStyleVAE(nn.Module):
         return Classified(sample, cost, self.rate(logits))
 
     def bound(self, output: Classified) -> Tensor:
-        """The negative bound without labels, a scalar; its gradient is the estimator's."""
+        """The negative bound without labels, a scalar with the estimator's gradient."""
         return self.layer.estimator.surrogate(output.cost, output.sample) + output.rate.mean()
 
     def labelled_cost(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class ClassStyleVAE(nn.Module):
     def training_pass(
         self, images: Tensor, labels: Tensor, deformation: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Classifies, draws and scores a batch: what is compiled.
+        """Classifies a batch, draws classes and computes the losses; this part is compiled.
 
         Args:
             images: (U + L, C, H, W) in [0, 1].
@@ -180,9 +180,9 @@ class ClassStyleVAE(nn.Module):
 
         Returns:
             The negative bounds without and with labels, the cross-entropy, and the mean bound
-            without labels, which is detached; scalars in nats per image.
+            without labels (detached); scalars in nats per image.
         """
-        # One pass, so that batch normalization sees both parts.
+        # Classify both parts in one pass, so that batch normalization sees both.
         logits = self.classify(deform(images, deformation) if deformation else images)
         count = len(images) - len(labels)
         output = self(images[:count], logits[:count])

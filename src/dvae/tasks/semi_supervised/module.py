@@ -23,14 +23,14 @@ _STYLES = 10
 
 
 class SemiSupervisedModule(CodeModule):
-    """Minimises the bound of images without labels, that of those with, and a classification loss.
+    """Minimises negative bounds for unlabelled and labelled images, and a classification loss.
 
-    loss = U(x) + L(x', y') − w log q(y'|x'), each a mean over its part of the batch. In training
-    the classifier sees images slightly deformed; encoder and decoder see them as they are.
+    loss = U(x) + L(x', y') − w log q(y'|x'), each a mean over its part of the batch. In training,
+    the classifier sees slightly deformed images; encoder and decoder see the original ones.
 
-    Metrics: `accuracy`, the images in a hundred whose most probable class is right; and in nats
-    per image, without use of the labels, `elbo`, a bound on log p(x) with one draw of a one-hot
-    class and a style, its part `rate`, KL(q(y|x) ‖ p(y)), and in the test `nll_iw{m}`.
+    Metrics: `accuracy`, the percentage of images whose most probable class is right. In nats per
+    image, without labels: `elbo`, a bound on log p(x) with one draw of a one-hot class and a style;
+    `rate`, its term KL(q(y|x) ‖ p(y)); and in the test `nll_iw{m}`.
 
     Args:
         model: The model.
@@ -64,7 +64,7 @@ class SemiSupervisedModule(CodeModule):
         self.deformation = deformation
 
     def training_loss(self, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch."""
+        """Computes the loss of a batch."""
         unlabelled, labelled, cross_entropy, bound = self.training_pass(
             batch.images, batch.labels, self.deformation
         )
@@ -77,11 +77,11 @@ class SemiSupervisedModule(CodeModule):
         }
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """Accuracy, and the bound."""
+        """Logs accuracy and the bound."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """As in validation, and the likelihood."""
+        """Logs the metrics of validation, and a bound on the likelihood."""
         options = self.evaluation
         logits, streams = self._evaluate(batch, options.split)
         if options.num_samples:
@@ -89,7 +89,7 @@ class SemiSupervisedModule(CodeModule):
             self.log_means({f"nll_iw{options.num_samples}": -bound}, options.split)
 
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
-        """Every class in a few styles."""
+        """Each class in ten styles."""
         generator = keyed_generator(seed, device=self.device)
         return {"classes": classes(self.model, _STYLES, generator)[0]}
 
@@ -107,11 +107,11 @@ class SemiSupervisedModule(CodeModule):
     def _draw(
         self, logits: Tensor, streams: ImageStreams, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Classes (S, B), as one-hot vectors (S, B, K), and noise of the style (S, B, D)."""
+        """Draws classes (S, B), also as one-hot vectors (S, B, K), and style noise (S, B, D)."""
         uniform = streams.uniform(count, 1 + self.model.style)
         codes = sample_categorical(logits[:, 0], uniform[..., 0])
         y = one_hot(codes, self.model.num_classes, logits.dtype)
-        # Off both ends of the interval, where the noise would not be finite.
+        # Stay off 0 and 1, where the noise would be infinite.
         noise = torch.special.ndtri(uniform[..., 1:].clamp(2**-25, 1 - 2**-24))
         return codes, y, noise.to(logits.dtype)
 

@@ -1,4 +1,4 @@
-"""Classes in several styles."""
+"""Pictures of classes in several styles."""
 
 import torch
 from torch import Generator, Tensor
@@ -14,11 +14,11 @@ __all__ = ["classes"]
 def classes(
     model: ClassStyleVAE, styles: int, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A grid of mean images: a row a class, a column a style drawn from its prior.
+    """A grid of mean images, with one row per class and one column per style from the prior.
 
     Args:
-        model: Draws images of a class and a style.
-        styles: How many columns.
+        model: Decodes classes and styles.
+        styles: Number of columns.
         generator: Source of the styles.
 
     Returns:

@@ -26,7 +26,7 @@ class SemiSupervisedTask(
 ):
     """See `model.py` and `module.py` beside this file.
 
-    Checkpoints are chosen by the bound on validation images, which needs none of their labels.
+    The bound on validation images selects checkpoints, because it uses no labels.
     """
 
     stored = StoredSemiSupervisedConfig
@@ -36,7 +36,7 @@ class SemiSupervisedTask(
     options = ImageTask.options - {"relaxed_temperature", "split"}
 
     def check_source(self, name: str, stored: StoredSemiSupervisedConfig) -> type[ImageDataOptions]:
-        """Refuses sources without labels, or with too many classes; see `ImageTask`."""
+        """Refuses a source without labels or with too many classes; see `ImageTask`."""
         fitting = [
             other
             for other, source in self.sources.items()
@@ -50,7 +50,7 @@ class SemiSupervisedTask(
         return self.sources[name]
 
     def module(self, config: SemiSupervisedConfig, data: ImageDataModule) -> SemiSupervisedModule:
-        """A model that starts at the mean training image."""
+        """A new model, whose output starts at the mean training image."""
         from dvae.tasks.semi_supervised.module import SemiSupervisedModule
         from dvae.training.settings import Evaluation
 
@@ -64,10 +64,10 @@ class SemiSupervisedTask(
         )
 
     def restore(self, stored: StoredSemiSupervisedConfig) -> SemiSupervisedModule:
-        """A model of the same sizes."""
+        """A model of the same sizes, without the checkpoint's weights."""
         from dvae.tasks.semi_supervised.module import SemiSupervisedModule
 
-        # The loss has no part in evaluation.
+        # Evaluation does not use the loss.
         return SemiSupervisedModule(
             stored.build_model(),
             classification_weight=0.0,
@@ -83,7 +83,7 @@ class SemiSupervisedTask(
         config: SampleConfig,
         generator: Generator,
     ) -> Drawing:
-        """Every class in as many styles as images are asked for; see `Task.draw`."""
+        """Each class in `num_images` styles; see `Task.draw`."""
         from dvae.tasks.semi_supervised.pictures import classes
 
         styles = config.num_images or self.drawings[what]

@@ -1,1 +1,1 @@
-"""Structured output prediction: the lower half of a digit from the upper half."""
+"""Structured output prediction: predicts the lower half of an image from the upper half."""

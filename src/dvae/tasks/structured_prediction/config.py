@@ -45,7 +45,7 @@ class ConditionalLikelihoodOptions(Options):
 
 
 class StoredStructuredPredictionConfig(StoredImageConfig):
-    """What a checkpoint needs."""
+    """The part from which a checkpoint's model is rebuilt."""
 
     task: Literal["structured_prediction"]
     model: StochasticOptions
@@ -64,8 +64,8 @@ class StoredStructuredPredictionConfig(StoredImageConfig):
         """The model.
 
         Args:
-            pixel_mean: Mean training image, (C, H, W) in [0, 1]; may be left out where a checkpoint
-                is loaded after.
+            pixel_mean: Mean training image, (C, H, W) in [0, 1]; not needed if a checkpoint is
+                loaded afterwards.
         """
         import torch
 
@@ -75,8 +75,8 @@ class StoredStructuredPredictionConfig(StoredImageConfig):
 
         layers = [self.build_layer()]
         for _ in range(1, self.model.num_layers):
-            # The first layer's estimator scores the codes of all layers together: with a score
-            # function, those that follow draw one code for each of its draws.
+            # A score-function estimator in the first layer scores the codes of all layers
+            # together; the later layers then draw one code for each of its draws.
             scored = self.estimator.score_function
             plain = CategoricalLayer(1.0, Reinforce(None)) if scored else self.build_layer()
             layers.append(plain)
@@ -91,7 +91,7 @@ class StoredStructuredPredictionConfig(StoredImageConfig):
 
 
 class StructuredPredictionConfig(StoredStructuredPredictionConfig, ImageRunConfig):
-    """Everything that a run is made of."""
+    """The configuration of a run."""
 
     test_samples: Size = 1000
     objective: ConditionalLikelihoodOptions

@@ -1,4 +1,4 @@
-"""Structured output prediction: one half of an image from the other, through stochastic layers."""
+"""A network of stochastic layers that predicts one half of an image from the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from dvae.models.bounds import importance_weighted_bound
 __all__ = ["Prediction", "StochasticNetwork", "halves"]
 
 Draw = Callable[[int, Tensor], Tensor]
-"""Number of a layer and its logits (..., N, K) → one-hot or relaxed codes (..., N, K)."""
+"""Index of a layer and its logits (..., N, K) → one-hot or relaxed codes (..., N, K)."""
 
 
 def halves(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Upper and lower half: (..., H, W) → twice (..., H / 2, W)."""
+    """Splits images into upper and lower half: (..., H, W) → two of (..., H / 2, W)."""
     upper, lower = images.chunk(2, dim=-2)
     return upper, lower
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One pass through the network.
+    """Result of one pass through the network.
 
     Attributes:
-        sample: The codes of all layers beside each other, with their logits (..., B, L·N, K).
+        sample: The concatenated codes of all L layers, with their logits (..., B, L·N, K).
         distortion: −log p(y|z) of each draw in nats, (..., B).
     """
 
@@ -38,20 +38,20 @@ class Prediction:
 
 
 class StochasticNetwork(nn.Module):
-    """p(y|x) = Σ_z p(y|z_L) Π_l p(z_l|z_{l−1}) with z_0 = x, the upper half, and y the lower one.
+    """p(y|x) = Σ_z p(y|z_L) Π_l p(z_l|z_{l−1}), with z_0 = x the upper and y the lower half.
 
-    Between the stochastic layers of N categorical variables lie linear maps alone. With Bernoulli
-    pixels, two layers of 20 variables with 10 categories, or of 200 with 2, are the networks of the
-    paper: 392-(20×10)-(20×10)-392 and 392-200-200-392.
+    Each stochastic layer has N categorical variables, and linear maps connect the layers. With
+    Bernoulli pixels, two layers of 20 variables with 10 categories, or of 200 with 2, are the
+    networks of the paper: 392-(20×10)-(20×10)-392 and 392-200-200-392.
 
     Args:
-        layers: Draw the codes of each layer; at least one. With a score-function estimator in the
-            first, those that follow it draw one code for each of its draws.
+        layers: Draw the codes of each layer; at least one. If the first has a score-function
+            estimator, the others must draw one code for each of its draws.
         num_latents: N.
         num_categories: K.
         likelihood: p(y|z_L).
-        pixel_mean: Mean training image (C, H, W) in [0, 1]: it centres the input and sets the
-            output bias to the likelihood's parameters of it.
+        pixel_mean: Mean training image (C, H, W) in [0, 1]: its upper half is subtracted from the
+            input, and the output bias starts at the likelihood's parameters of its lower half.
 
     References:
         Raiko et al. 2015, arXiv 1406.2989; Jang, Gu, Poole 2017, arXiv 1611.01144, section 4.1.
@@ -82,15 +82,15 @@ class StochasticNetwork(nn.Module):
         self.output_bias = nn.Parameter(bias)
 
     def layer(self, number: int) -> CategoricalLayer:
-        """A stochastic layer, counted from the input."""
+        """The stochastic layer with an index, counted from the input."""
         return cast(CategoricalLayer, self.layers[number])
 
     def propagate(self, upper: Tensor, draw: Draw) -> Tensor:
-        """Draws layer by layer and decodes the last.
+        """Draws codes layer by layer and decodes the last ones.
 
         Args:
             upper: Upper halves, (..., B, C, H / 2, W).
-            draw: Draws the codes of a layer; called once for each.
+            draw: Draws the codes of a layer; called once per layer.
 
         Returns:
             The likelihood's parameters of the lower halves, (..., B, P, H / 2, W).
@@ -107,7 +107,7 @@ class StochasticNetwork(nn.Module):
         Args:
             upper: (B, C, H / 2, W) in [0, 1].
             lower: (B, C, H / 2, W) in [0, 1].
-            num_samples: m, draws for each image; more than one stand on a leading axis.
+            num_samples: m, draws for each image; if m > 1, they form a leading axis.
         """
         samples: list[CodeSample] = []
 
@@ -117,17 +117,17 @@ class StochasticNetwork(nn.Module):
 
         repeated = upper if num_samples == 1 else upper.expand(num_samples, *upper.shape)
         parameters = self.propagate(repeated, draw)
-        return Prediction(_beside(samples), -self.likelihood.log_prob(lower, parameters))
+        return Prediction(_concatenate(samples), -self.likelihood.log_prob(lower, parameters))
 
     def training_pass(self, images: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Divides images, draws and scores: what is compiled.
+        """Splits images, draws codes and computes the loss; this part is compiled.
 
         Args:
             images: (B, C, H, W) in [0, 1].
             num_samples: m.
 
         Returns:
-            The loss and the mean bound, scalars in nats per image; the latter is detached.
+            The loss and the mean bound (detached), scalars in nats per image.
         """
         output = self(*halves(images), num_samples)
         if num_samples == 1:
@@ -140,8 +140,8 @@ class StochasticNetwork(nn.Module):
         return -bound, bound.detach()
 
 
-def _beside(samples: Sequence[CodeSample]) -> CodeSample:
-    """The codes of all layers as those of one: its log-probability is their sum."""
+def _concatenate(samples: Sequence[CodeSample]) -> CodeSample:
+    """Concatenates the codes of all layers into one sample; log-probabilities add up."""
     shape = samples[-1].codes.shape[:-1]
     return CodeSample(
         torch.cat([sample.z for sample in samples], -2),

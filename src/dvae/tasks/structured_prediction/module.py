@@ -29,10 +29,10 @@ __all__ = ["StructuredPredictionModule"]
 class StructuredPredictionModule(CodeModule):
     """Maximises log (1/m) Σ_s p(y|z_s), a bound on log p(y|x) with z_s drawn from p(z|x).
 
-    With m = 1 and a score-function estimator it is the expected log-likelihood. Metrics, in nats
-    per image: `elbo`, log p(y|z) with one one-hot draw, a bound; `relaxed_elbo`, the same with
-    relaxed codes, none; in validation `bound`, what training maximises, with one-hot codes; and in
-    the test `nll_iw{m}`, −log (1/m) Σ_s p(y|z_s) with one-hot codes.
+    With m = 1 and a score-function estimator, this is the expected log-likelihood. Metrics, in nats
+    per image: `elbo`, log p(y|z) with one one-hot draw (a bound); `relaxed_elbo`, the same with
+    relaxed codes (not a bound); in validation `bound`, the training bound with one-hot codes; and
+    in the test `nll_iw{m}`, −log (1/m) Σ_s p(y|z_s) with one-hot codes.
 
     Args:
         network: The model.
@@ -57,25 +57,25 @@ class StructuredPredictionModule(CodeModule):
         self.num_samples = num_samples
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative bound of a batch."""
+        """Computes the negative bound of a batch."""
         loss, bound = self.training_pass(batch.images, self.num_samples)
         return loss, {"elbo" if self.layers[0].estimator.hard else "relaxed_elbo": bound}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Bounds with one draw, and with as many as in training."""
+        """Logs the bounds with one draw and with as many draws as in training."""
         streams = self._evaluate(batch, "val")
         bound = self._sampled_bound(batch.images, streams, self.num_samples)
         self.log_means({"bound": bound}, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """As in validation, and the likelihood."""
+        """Logs the metrics of validation, and a bound on the likelihood."""
         streams, options = self._evaluate(batch, self.evaluation.split), self.evaluation
         if options.num_samples:
             bound = self._sampled_bound(batch.images, streams, options.num_samples)
             self.log_means({f"nll_iw{options.num_samples}": -bound}, options.split)
 
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
-        """Completions of the first images of a split."""
+        """Completions of the first 16 images of a split."""
         images = to_unit(data.images(split)[:16].to(self.device))
         generator = torch.Generator(self.device).manual_seed(seed)
         return {"completions": completions(self.network, images, generator=generator)[0]}
@@ -109,7 +109,7 @@ class StructuredPredictionModule(CodeModule):
         network, (upper, lower) = self.network, halves(images)
 
         def draw(count: int) -> Tensor:
-            # All layers at once: what is drawn for an image does not depend on the chunks.
+            # One call for all layers, so that the draws of an image do not depend on the chunks.
             uniform = streams.uniform(count, len(network.layers), network.num_latents)
 
             def hard(number: int, logits: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ _NUM_COMPLETIONS = 4
 def completions(
     network: StochasticNetwork, images: Tensor, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A grid of upper halves, four drawn completions of each, and the whole images.
+    """A grid with one column per image: upper half, four drawn completions, whole image.
 
     Args:
         network: Predicts lower halves.
-        images: Whole images, (B, C, H, W), in columns.
+        images: Whole images, (B, C, H, W).
         generator: Source of the draws.
 
     Returns:

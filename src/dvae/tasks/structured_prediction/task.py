@@ -30,15 +30,15 @@ class StructuredPredictionTask(
 
     stored = StoredStructuredPredictionConfig
     config = StructuredPredictionConfig
-    # The bound that training maximises: a network trained with several draws is better than its
-    # bound with one draw shows.
+    # The bound that training maximises; the bound with one draw would underrate a network that was
+    # trained with several draws.
     selected_by = "val/bound"
     drawings: ClassVar = {"completions": 16}
 
     def module(
         self, config: StructuredPredictionConfig, data: ImageDataModule
     ) -> StructuredPredictionModule:
-        """A model that starts at the mean training image."""
+        """A new model, whose output starts at the mean training image."""
         from dvae.tasks.structured_prediction.module import StructuredPredictionModule
         from dvae.training.settings import Evaluation
 
@@ -51,10 +51,10 @@ class StructuredPredictionTask(
         )
 
     def restore(self, stored: StoredStructuredPredictionConfig) -> StructuredPredictionModule:
-        """A model of the same sizes."""
+        """A model of the same sizes, without the checkpoint's weights."""
         from dvae.tasks.structured_prediction.module import StructuredPredictionModule
 
-        # In evaluation, the number of samples is that of the evaluation.
+        # `num_samples` is for training only; an evaluation sets its own number.
         return StructuredPredictionModule(
             stored.build_model(), num_samples=1, config=stored.model_dump()
         )

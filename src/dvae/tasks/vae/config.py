@@ -24,7 +24,7 @@ __all__ = ["StoredVAEConfig", "VAEConfig"]
 
 
 class StoredVAEConfig(StoredImageConfig):
-    """What a checkpoint of a VAE needs."""
+    """The part from which a checkpoint's VAE is rebuilt."""
 
     task: Literal["vae"]
     model: AnyNetwork
@@ -39,8 +39,8 @@ class StoredVAEConfig(StoredImageConfig):
         """The model.
 
         Args:
-            pixel_mean: Mean training image, (C, H, W) in [0, 1]; may be left out where a checkpoint
-                is loaded after.
+            pixel_mean: Mean training image, (C, H, W) in [0, 1]; not needed if a checkpoint is
+                loaded afterwards.
         """
         import torch
 
@@ -56,12 +56,12 @@ class StoredVAEConfig(StoredImageConfig):
             torch.full(shape, 0.5) if pixel_mean is None else pixel_mean,
             base_rates=self.model.base_rates,
         )
-        # The layout in which convolutions are fastest; nothing else has four axes.
+        # Convolutions are fastest in this layout; no other parameters have four axes.
         return vae.to(memory_format=torch.channels_last)
 
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
-    """Everything that a run of a VAE is made of."""
+    """The configuration of a run of a VAE."""
 
     measures_gradient = True
 
@@ -86,5 +86,5 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         return self
 
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
-        """β besides; see `RunConfig.schedules`."""
+        """Adds β; see `RunConfig.schedules`."""
         return super().schedules(total_steps) | {"beta": self.objective.beta_schedule(total_steps)}

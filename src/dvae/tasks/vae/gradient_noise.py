@@ -1,4 +1,4 @@
-"""The signal-to-noise ratio of the gradient while a VAE trains."""
+"""Measures the signal-to-noise ratio of the gradient while a VAE trains."""
 
 import pytorch_lightning as pl
 import torch
@@ -16,11 +16,11 @@ _ESTIMATES = 20
 
 
 class GradientNoise(pl.Callback):
-    """Logs `train/gradient_snr`, the signal-to-noise ratio of the gradient that training follows.
+    """Logs `train/gradient_snr`, the signal-to-noise ratio of the gradient estimator.
 
-    Every so many steps, the distortion's gradient with respect to the logits of the batch is
-    estimated anew several times: see `dvae.models.gradients.signal_to_noise`. Neither weights, nor
-    baselines, nor the random numbers of training are touched.
+    Each measurement estimates the distortion's gradient with respect to the logits of one batch
+    several times; see `dvae.models.gradients.signal_to_noise`. It changes neither weights, nor
+    baselines, nor the random numbers of training.
 
     Args:
         every_n_steps: Steps between two measurements.
@@ -31,7 +31,7 @@ class GradientNoise(pl.Callback):
         self._next = every_n_steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Counts from where the run stands."""
+        """Sets the step of the next measurement."""
         self._next = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
 
     def on_train_batch_end(
@@ -42,7 +42,7 @@ class GradientNoise(pl.Callback):
         batch: list[Batch],
         batch_idx: int,
     ) -> None:
-        """Measures and logs, at the end of the call in which the step lies."""
+        """Measures and logs, at the end of the call that contains the step."""
         if trainer.global_step < self._next or not isinstance(pl_module, VAEModule):
             return
         self.on_train_start(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""The VAE's training and evaluation with Lightning."""
+"""Training and evaluation of a VAE with Lightning."""
 
 import math
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ from dvae.training.settings import Evaluation, Training
 __all__ = ["VAEModule"]
 
 _COLLAPSED = 0.1
-"""Nats below which a rate counts as none."""
+"""A rate below this, in nats, counts as a collapsed posterior."""
 _FULL = 0.97
-"""Share of the ceiling above which a rate counts as full, and of the mean image's distortion."""
+"""Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
 
 
 class VAEModule(CodeModule):
@@ -36,13 +36,13 @@ class VAEModule(CodeModule):
 
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
     q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
-    bound), and in the test `nll_iw{m}` and, where the codes can be enumerated, `nll_exact`.
-    All draws of an image depend on its index alone, so that every evaluation repeats. β too is a
-    function of the global step.
+    bound), and in the test `nll_iw{m}` and, if the codes can be enumerated, `nll_exact`. The draws
+    for an image depend only on the seed and its index, so that evaluations are reproducible. β is a
+    function of the global step, too.
 
     Args:
         vae: The model.
-        objective: What is minimised; None for evaluation only.
+        objective: The training objective; None for evaluation only.
         beta: β at each global step.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
@@ -67,31 +67,31 @@ class VAEModule(CodeModule):
         self.vae = vae
         self.beta = beta or Constant(1.0)
         self.information = MutualInformation()
-        # Tensors of the device, so that a compiled pass reads them and is not compiled anew.
+        # A tensor, because a new number would recompile the training pass.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
         self._enumeration: Enumeration | None = None
         self._baseline: float | None = None
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of a batch."""
+        """Computes the objective of a batch."""
         self.beta_now.fill_(self.beta(self.global_step))
         loss, distortion, rate = self.training_pass(self.vae, batch.images, self.beta_now)
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 
     def on_test_epoch_start(self) -> None:
-        """Forgets the last evaluation, and decodes all codes where they are few."""
+        """Resets the statistics, and decodes all codes if they are few."""
         super().on_test_epoch_start()
         self.information.reset()
         few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
         self._enumeration = Enumeration.of(self.vae, self.device) if few else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Bounds of the discrete and the relaxed model."""
+        """Logs the bounds of the discrete and the relaxed model."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """As in validation, and the likelihood."""
+        """Logs the metrics of validation, and bounds on the likelihood or its exact value."""
         options = self.evaluation
         logits, codes, streams = self._evaluate(batch, options.split)
         self.information.update(logits, codes)
@@ -106,13 +106,13 @@ class VAEModule(CodeModule):
         self.log_means(likelihoods, options.split)
 
     def on_test_epoch_end(self) -> None:
-        """Statistics of the codes, and the information between images and whole codes."""
+        """Logs statistics of the codes, and the mutual information of images and codes."""
         super().on_test_epoch_end()
         information = self.information.compute()
         self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
-        """Reconstructions, samples from the prior, and the use of codes in the last evaluation."""
+        """Reconstructions, samples from the prior, and code usage in the last evaluation."""
         images = to_unit(data.images(split)[:64].to(self.device))
         generator = keyed_generator(seed, device=self.device)
         return {
@@ -122,25 +122,25 @@ class VAEModule(CodeModule):
         }
 
     def concerns(self, metrics: Mapping[str, float], data: ImageDataModule) -> dict[str, str]:
-        """A posterior that says nothing, at no rate or at a full one; see `TaskModule.concerns`."""
+        """Warns of codes without information, at a low or a full rate; see `TaskModule`."""
         concerns = super().concerns(metrics, data)
         rate, distortion = metrics["val/rate"], metrics["val/distortion"]
         ceiling = self.vae.num_latents * math.log(self.vae.num_categories)
         if rate < _COLLAPSED:
             concerns["collapsed posterior"] = (
-                f"the rate is {rate:.3f} nats: codes say nothing about images; a smaller "
+                f"the rate is {rate:.3f} nats: codes carry no information about images; a smaller "
                 "objective.beta, or objective.warmup, may help"
             )
         elif rate > _FULL * ceiling and distortion > _FULL * self._mean_distortion(data):
             concerns["rate without information"] = (
                 f"the rate is {rate:.2f} of at most {ceiling:.2f} nats, but the distortion, "
-                f"{distortion:.2f}, is that of the mean image; another seed, a smaller "
+                f"{distortion:.2f}, is close to that of the mean image; another seed, a smaller "
                 "optimizer.lr or a lower temperature may help"
             )
         return concerns
 
     def _mean_distortion(self, data: ImageDataModule) -> float:
-        """Distortion of the validation images at the mean training image, in nats."""
+        """Distortion if every validation image is decoded as the mean training image, in nats."""
         if self._baseline is None:
             likelihood, images = self.vae.likelihood, to_unit(data.images("val"))
             parameters = likelihood.start(data.pixel_mean().to(images.device))

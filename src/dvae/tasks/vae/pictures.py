@@ -1,4 +1,4 @@
-"""A VAE → pictures, and the codes behind them."""
+"""Pictures that a VAE draws, and their codes."""
 
 import torch
 from torch import Generator, Tensor
@@ -31,9 +31,9 @@ def posterior_codes(vae: VAE, images: Tensor, generator: Generator | None = None
 def reconstructions(
     vae: VAE, images: Tensor, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A grid with rows of inputs, their one-hot and their relaxed reconstructions in turn.
+    """A grid with alternating rows: inputs, one-hot reconstructions, relaxed reconstructions.
 
-    Both reconstructions share their noise; they differ by the relaxation alone.
+    Both reconstructions use the same noise, so that they differ only by the relaxation.
 
     Args:
         vae: The model.
@@ -50,7 +50,7 @@ def reconstructions(
     relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
     mean, rows, columns = vae.likelihood.mean, [], min(_COLUMNS, len(images))
     for part in torch.arange(len(images), device=images.device).split(columns):
-        # A short last row is filled up, so that the rows keep their order.
+        # Pad a short last row, so that the grid keeps its rows.
         blank = images.new_ones(columns - len(part), *images.shape[1:])
         for drawn in (
             images[part],
@@ -76,14 +76,14 @@ def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tu
 
 
 def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
-    """Steps each latent through its categories, the others held.
+    """Steps each latent through its categories, and keeps the others fixed.
 
     Args:
         codes: (B, N).
         num_categories: K.
 
     Returns:
-        (B, N, K, N): for image b, latent n and category k the code with z_n = k.
+        (B, N, K, N): for image b, latent n and category k, the code of b with z_n = k.
     """
     num_latents = codes.shape[-1]
     steps = codes[:, None, None].repeat(1, num_latents, num_categories, 1)
@@ -96,13 +96,13 @@ def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
 def interpolation_codes(
     start: Tensor, end: Tensor, num_steps: int, generator: Generator | None = None
 ) -> Tensor:
-    """A path between codes on which ever more latents take the value of the end.
+    """A path from one code to another, along which more and more latents switch to the end.
 
     Args:
         start: (B, N).
         end: (B, N).
         num_steps: Codes on the path, both ends included; at least 2.
-        generator: Source of the order in which latents change.
+        generator: Draws the order in which latents switch.
 
     Returns:
         (B, num_steps, N).

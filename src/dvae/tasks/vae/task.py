@@ -30,7 +30,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
     options = ImageTask.options | {"num_steps"}
 
     def module(self, config: VAEConfig, data: ImageDataModule) -> VAEModule:
-        """A model that starts at the mean training image."""
+        """A new model, whose output starts at the mean training image."""
         from dvae.tasks.vae.module import VAEModule
         from dvae.training.settings import Evaluation
 
@@ -46,13 +46,13 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         )
 
     def restore(self, stored: StoredVAEConfig) -> VAEModule:
-        """A model of the same sizes."""
+        """A model of the same sizes, without the checkpoint's weights."""
         from dvae.tasks.vae.module import VAEModule
 
         return VAEModule(stored.build_model(), config=stored.model_dump())
 
     def callbacks(self, config: VAEConfig) -> list[Callback]:
-        """The measurement of the gradient's noise, where it is asked for."""
+        """The measurement of the gradient's noise, if `callbacks.gradient_snr` is set."""
         from dvae.tasks.vae.gradient_noise import GradientNoise
 
         every = config.callbacks.gradient_snr
