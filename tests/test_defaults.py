@@ -124,5 +124,23 @@ def test_every_file_of_a_family_is_a_member_or_has_a_defaults_list():
             assert known or "defaults" in OmegaConf.load(path), path
 
 
+def test_two_members_of_one_name_are_refused():
+    from typing import Literal
+
+    from dvae.options import Options, find_members
+
+    class Family(Options):
+        name: str = ""
+
+    members = [
+        type("Member", (Family,), {"__annotations__": {"name": Literal["a"]}, "name": "a"})
+        for _ in range(2)
+    ]
+    for member in members:
+        member.__module__ = "family.x_options"
+    with pytest.raises(ValueError, match="family: expected one member with the name 'a'"):
+        find_members("family", [], Family)
+
+
 def test_every_task_has_a_file():
     assert sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")) == TASKS

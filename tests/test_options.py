@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
 
 
 @settings(
-    max_examples=60,
+    max_examples=45,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -98,5 +98,5 @@ def test_any_options_train_or_are_refused(folder, data_dir, groups, values):
 
 
 def test_some_combinations_train_and_some_are_refused():
-    assert outcomes["trained"] >= 10
-    assert outcomes["refused"] >= 10
+    assert outcomes["trained"] >= 5
+    assert outcomes["refused"] >= 5

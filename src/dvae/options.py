@@ -117,12 +117,16 @@ def find_members(
     for module in iter_modules(path):
         if module.name.endswith("_options"):
             import_module(f"{package}.{module.name}")
-    found = {
-        name: member
-        for member in _descendants(family)
-        if member.__module__.startswith(f"{package}.")
-        for name in get_args(member.model_fields["name"].annotation)
-    }
+    found: dict[str, type[AnyOptions]] = {}
+    for member in _descendants(family):
+        names = get_args(member.model_fields["name"].annotation)
+        for name in names if member.__module__.startswith(f"{package}.") else ():
+            if name in found:
+                raise ValueError(
+                    f"{package}: expected one member with the name {name!r}, found two, in "
+                    f"{found[name].__module__} and {member.__module__}"
+                )
+            found[name] = member
     return dict(sorted(found.items()))
 
 

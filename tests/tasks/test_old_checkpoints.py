@@ -1,4 +1,4 @@
-"""Checkpoints that earlier versions have written load, evaluate and sample to the same numbers."""
+"""Checkpoints of earlier versions load, evaluate, sample and resume with the same results."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_samples_repeat(path, data_dir, tmp_path):
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: f"{path.parent.name} {path.stem}")
 def test_runs_are_resumed(path, data_dir, tmp_path, monkeypatch):
-    """With the configuration that the checkpoint holds, for one epoch more."""
+    """Each checkpoint resumes with its own configuration, for one more epoch."""
     from dvae.commands.train import train
     from dvae.tasks import parse_run
 
@@ -81,7 +81,7 @@ def test_runs_are_resumed(path, data_dir, tmp_path, monkeypatch):
     assert last["global_step"] == 2 * content["global_step"]
 
 
-def test_configurations_of_this_version_stay_what_they_are(make_config):
+def test_current_configurations_stay_unchanged(make_config):
     for options in (["estimator=rloo"], ["estimator=gumbel_rao"], []):
         values = make_config(*options).model_dump()
         assert migrate(values) == values

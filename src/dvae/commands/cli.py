@@ -165,7 +165,9 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
     running.clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose(name, overrides=overrides)
+            paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
+            search = [f"hydra.searchpath=[{paths}]"] if paths else []
+            return hydra.compose(name, overrides=[*overrides, *search])
     finally:
         running.hydra = outer
 
@@ -204,12 +206,23 @@ def _explain(error: Exception, name: str) -> str:
     return text.partition("See https")[0].partition("full_key:")[0]
 
 
+def _folders() -> list[Path]:
+    """The folders of configurations: the project's own, and that of `--config-dir`."""
+    given = [
+        following if item in ("--config-dir", "-cd") else item.removeprefix("--config-dir=")
+        for item, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True)
+        if item in ("--config-dir", "-cd") or item.startswith("--config-dir=")
+    ]
+    return [CONFIGS, *(Path(folder) for folder in given if Path(folder).is_dir())]
+
+
 def _groups() -> list[str]:
-    return [path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
+    paths = [path for folder in _folders() for path in folder.iterdir()]
+    return sorted({path.name for path in paths if path.is_dir() and path.name != "hydra"})
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return sorted({path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")})
 
 
 def _no_option(group: str, option: str) -> str:
@@ -237,7 +250,7 @@ def _keys(name: str) -> list[str]:
 
     if name not in ("train", "schedule"):
         return walk(OmegaConf.to_container(_compose(name, [])), "")
-    # Keys differ between tasks.
-    options = [f"task={option}" for option in _options("task")]
-    task = [item for item in sys.argv[1:] if item in options]
-    return sorted({*walk(OmegaConf.to_container(_compose(name, task)), ""), *_groups()})
+    # Keys differ between tasks, networks, ….
+    choices = {f"{group}={option}" for group in _groups() for option in _options(group)}
+    chosen = [item for item in sys.argv[1:] if item in choices]
+    return sorted({*walk(OmegaConf.to_container(_compose(name, chosen)), ""), *_groups()})

@@ -193,8 +193,13 @@ def _log_hyperparameters(
 ) -> None:
     """Logs the settings that affect the result to TensorBoard's HParams tab."""
     values: dict[str, Any] = {"task": config.task}
+    shared = {*RunConfig.model_fields, "test_samples"}
     for group, options in config:
-        if not isinstance(options, Options) or group in ("trainer", "callbacks", "paths"):
+        if not isinstance(options, Options):
+            # Options that a task has beside its groups.
+            values |= {} if group in shared else {group: options}
+            continue
+        if group in ("trainer", "callbacks", "paths"):
             continue
         for key, value in options.model_dump(exclude={"eval_batch_size"}).items():
             name = group if key == "name" else f"{group}.{key}"

@@ -23,6 +23,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "overrides": list(hydra.overrides.task) if hydra else [],
+        "config_dir": _config_dir(),
         "folder": str(Path.cwd()),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -34,6 +35,15 @@ def environment() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
     }
+
+
+def _config_dir() -> str | None:
+    """The folder of further configurations that the command names; None if it names none."""
+    if not HydraConfig.initialized():
+        return None
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [source.path for source in sources if source.provider == "command-line"]
+    return folders[0] if folders else None
 
 
 def _commit() -> str | None:

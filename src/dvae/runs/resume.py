@@ -53,9 +53,10 @@ def resumed(arguments: Sequence[str], runs: Path) -> list[str]:
         return [*others, f"resume={quoted(checkpoint)}"]
     saved = [f"hydra.run.dir={quoted(folder)}", *overrides_of(folder)]
     own = [item for item in saved if item.partition("=")[0].lstrip("+~") not in {*given, "sweep"}]
+    # Settings stand beside each other: between them, flags such as --config-dir are refused.
     if path.is_dir() and not checkpoint.is_file():
-        return [*own, *others]
-    return [*own, *others, f"resume={quoted(checkpoint)}"]
+        return [*others, *own]
+    return [*others, *own, f"resume={quoted(checkpoint)}"]
 
 
 def _newest(runs: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dvae.errors import UserError
+from dvae.runs.files import read_json
 from dvae.runs.ranking import Setting, rank, score
 from dvae.runs.results import Run, find_runs, write_csv
 
@@ -19,7 +20,9 @@ __all__ = ["command", "summarize"]
 def command(run: Run) -> str:
     """The command that reproduces a run."""
     overrides = [f"{key}={value}" for key, value in (run.overrides | {"seed": run.seed}).items()]
-    return shlex.join(["python", "scripts/train.py", *overrides])
+    further = read_json(run.folder / "environment.json").get("config_dir")
+    folder = ["--config-dir", further] if further else []
+    return shlex.join(["python", "scripts/train.py", *folder, *overrides])
 
 
 def summarize(path: Path) -> list[Setting]:

@@ -85,7 +85,10 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
 
     @abstractmethod
     def restore(self, stored: Stored) -> Module:
-        """A module into which a checkpoint's weights can be loaded."""
+        """A module into which a checkpoint's weights can be loaded.
+
+        It is also built on torch's "meta" device, which has no memory, to compare sizes first.
+        """
 
     def callbacks(self, config: Config) -> list[Callback]:
         """Callbacks that only this task has; none by default."""

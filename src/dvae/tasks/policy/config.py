@@ -65,7 +65,6 @@ class ActorCriticOptions(Options):
 class StoredPolicyConfig(StoredConfig):
     """The part from which a checkpoint's model is rebuilt."""
 
-    task: Literal["policy"]
     data: EpisodeOptions
     model: ActorCriticOptions
 

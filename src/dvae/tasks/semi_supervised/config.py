@@ -72,7 +72,6 @@ class LabelsOptions(Options):
 class StoredSemiSupervisedConfig(StoredImageConfig):
     """The part from which a checkpoint's model is rebuilt."""
 
-    task: Literal["semi_supervised"]
     data: AnyLabelledData
     model: ClassStyleOptions
 

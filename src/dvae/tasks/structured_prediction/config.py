@@ -47,7 +47,6 @@ class ConditionalLikelihoodOptions(Options):
 class StoredStructuredPredictionConfig(StoredImageConfig):
     """The part from which a checkpoint's model is rebuilt."""
 
-    task: Literal["structured_prediction"]
     model: StochasticOptions
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
@@ -26,7 +26,6 @@ __all__ = ["StoredVAEConfig", "VAEConfig"]
 class StoredVAEConfig(StoredImageConfig):
     """The part from which a checkpoint's VAE is rebuilt."""
 
-    task: Literal["vae"]
     model: AnyNetwork
     prior: AnyPrior
 
