@@ -1,12 +1,15 @@
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from dvae.commands.checking import check
-from dvae.commands.cli import compose
+from dvae.commands.cli import ROOT, compose
 from dvae.data.sources import SOURCES
 from dvae.models.vae import VAE
 from dvae.training.config import RunConfig
@@ -16,7 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
+# The files that take longest come first, so that all processes end at about the same time.
+LONGEST = ["test_resilience.py", "test_resume.py", "test_train.py", "test_extending.py"]
+
+
 def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -25,6 +34,42 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("ray"):
                 item.add_marker(pytest.mark.skip(reason="needs the extra ray"))
+
+
+DRIVER = """
+import contextlib, io, json, runpy, sys
+results = []
+for arguments in json.loads(sys.argv[1]):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = arguments
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(arguments[0], run_name="__main__")
+        except SystemExit as error:
+            code = error.code or 0
+    results.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="session")
+def run_scripts():
+    """Runs scripts in one process, to import once: exit code, stdout and stderr of each."""
+
+    def run(commands: list[list[str]], folder: Path) -> list[tuple[int, str, str]]:
+        scripts = [[str(ROOT / "scripts" / name), *rest] for name, *rest in commands]
+        result = subprocess.run(
+            [sys.executable, "-c", DRIVER, json.dumps(scripts)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=300,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

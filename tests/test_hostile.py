@@ -427,22 +427,31 @@ SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "named"), SCRIPTS, ids=[" ".join(a) for a, _ in SCRIPTS])
-def test_scripts_report_mistakes_in_one_line(run, tmp_path, arguments, named):
-    broken = tmp_path / "broken.ckpt"
-    torch.save({"config": _Call(os.system, f"touch {tmp_path}/executed")}, broken)
+@pytest.fixture(scope="module")
+def answers(run, run_scripts, tmp_path_factory):
+    """What the scripts answer, and a file that must not be created."""
+    folder = tmp_path_factory.mktemp("answers")
+    broken, marker = folder / "broken.ckpt", folder / "executed"
+    torch.save({"config": _Call(os.system, f"touch {marker}")}, broken)
     good = run / "checkpoints" / "last.ckpt"
-    script, *options = (item.format(broken=broken, good=good) for item in arguments)
-    command = [sys.executable, str(ROOT / "scripts" / script), *options]
-    if script == "train.py" and not any(item.startswith("hydra.run.dir") for item in options):
-        command.append(f"hydra.run.dir={tmp_path / 'run'}")
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    assert named in lines[0]
-    assert not (tmp_path / "executed").exists()
+    commands = []
+    for arguments, _ in SCRIPTS:
+        command = [item.format(broken=broken, good=good) for item in arguments]
+        if command[0] == "train.py" and "hydra.run.dir" not in "".join(command):
+            command.append(f"hydra.run.dir={folder / 'run'}")
+        commands.append(command)
+    return run_scripts(commands, folder), marker
+
+
+@pytest.mark.parametrize("number", range(len(SCRIPTS)), ids=[" ".join(a) for a, _ in SCRIPTS])
+def test_scripts_report_mistakes_in_one_line(answers, number):
+    results, marker = answers
+    code, _, line = results[number]
+    assert code == 2, line
+    assert len(line.strip().splitlines()) == 1, line
+    assert line.startswith("error: ")
+    assert SCRIPTS[number][1] in line
+    assert not marker.exists()
 
 
 def test_there_are_more_than_300_cases():

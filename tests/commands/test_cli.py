@@ -16,53 +16,68 @@ def _run(script, *arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
+MISTAKES = [
+    ("train", ["optimizer.lrr=1"], "optimizer.lrr: no such key; did you mean optimizer.lr?"),
+    ("train", ["train.lrr=1"], "train.lrr: no such key; did you mean optimizer.lr?"),
+    ("train", ["lr=1e-3"], "lr: no such key; did you mean optimizer.lr?"),
+    ("train", ["epochs=5"], "epochs: no such key; did you mean trainer.max_epochs?"),
+    ("train", ["sweep=temperature"], "sweep: no such key; add a preset with +sweep=…"),
+    ("train", ["-m", "task=vae,policy", "lrr=1"], "lrr: no such key; did you mean"),
+    ("train", ["paths.output_dir="], "output_dir: expected at least 1 character, found ''"),
+    ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
+    ("evaluate", ["task=vae"], "task: no such key"),
+    ("evaluate", ["checkpoint=a=1,b=[2]/x"], "expected a file, found nothing at a=1,b=[2]/x"),
+    ("train", ["estimater=x"], "estimater: no such key; did you mean estimator?"),
+    (
+        "train",
+        ["estimator=gumbel_sotfmax"],
+        "found 'gumbel_sotfmax'; did you mean gumbel_softm",
+    ),
+    ("train", ["temperature=0.5"], "temperature: expected one of constant, cosine, expon"),
+    (
+        "train",
+        ["temperature.minimum=0"],
+        "temperature.minimum: expected greater than 0, found 0",
+    ),
+    ("train", ["model.hidden=[512"], "no viable alternative at input '[512'"),
+    ("train", ["seed"], "missing EQUAL"),
+    ("train", ["hydra.run.dir=/proc/none/run"], "/proc/none"),
+    ("evaluate", [], "checkpoint: expected a value, found none; give checkpoint=…"),
+    (
+        "evaluate",
+        ["checkpoint=none.ckpt"],
+        "checkpoint: expected a file, found nothing at none",
+    ),
+    ("evaluate", ["splti=val"], "splti: no such key; did you mean split?"),
+    ("sample", ["checkpoint=none.ckpt"], "checkpoint: expected a file, found nothing at none"),
+    ("sample", ["what=digits"], "checkpoint: expected a value, found none"),
+    ("schedule", ["temperature=cosin"], "found 'cosin'; did you mean cosine?"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(run_scripts, tmp_path_factory):
+    """What the scripts answer to all mistakes."""
+    commands = [[f"{script}.py", *arguments] for script, arguments, _ in MISTAKES]
+    return run_scripts(commands, tmp_path_factory.mktemp("mistakes"))
+
+
 @pytest.mark.parametrize(
-    ("script", "arguments", "message"),
-    [
-        ("train", ["optimizer.lrr=1"], "optimizer.lrr: no such key; did you mean optimizer.lr?"),
-        ("train", ["train.lrr=1"], "train.lrr: no such key; did you mean optimizer.lr?"),
-        ("train", ["lr=1e-3"], "lr: no such key; did you mean optimizer.lr?"),
-        ("train", ["epochs=5"], "epochs: no such key; did you mean trainer.max_epochs?"),
-        ("train", ["sweep=temperature"], "sweep: no such key; add a preset with +sweep=…"),
-        ("train", ["-m", "task=vae,policy", "lrr=1"], "lrr: no such key; did you mean"),
-        ("train", ["paths.output_dir="], "output_dir: expected at least 1 character, found ''"),
-        ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
-        ("evaluate", ["task=vae"], "task: no such key"),
-        ("evaluate", ["checkpoint=a=1,b=[2]/x"], "expected a file, found nothing at a=1,b=[2]/x"),
-        ("train", ["estimater=x"], "estimater: no such key; did you mean estimator?"),
-        (
-            "train",
-            ["estimator=gumbel_sotfmax"],
-            "found 'gumbel_sotfmax'; did you mean gumbel_softm",
-        ),
-        ("train", ["temperature=0.5"], "temperature: expected one of constant, cosine, expon"),
-        (
-            "train",
-            ["temperature.minimum=0"],
-            "temperature.minimum: expected greater than 0, found 0",
-        ),
-        ("train", ["model.hidden=[512"], "no viable alternative at input '[512'"),
-        ("train", ["seed"], "missing EQUAL"),
-        ("train", ["hydra.run.dir=/proc/none/run"], "/proc/none"),
-        ("evaluate", [], "checkpoint: expected a value, found none; give checkpoint=…"),
-        (
-            "evaluate",
-            ["checkpoint=none.ckpt"],
-            "checkpoint: expected a file, found nothing at none",
-        ),
-        ("evaluate", ["splti=val"], "splti: no such key; did you mean split?"),
-        ("sample", ["checkpoint=none.ckpt"], "checkpoint: expected a file, found nothing at none"),
-        ("sample", ["what=digits"], "checkpoint: expected a value, found none"),
-        ("schedule", ["temperature=cosin"], "found 'cosin'; did you mean cosine?"),
-    ],
+    "number", range(len(MISTAKES)), ids=[" ".join([script, *a]) for script, a, _ in MISTAKES]
 )
-def test_mistakes_end_in_one_line_and_exit_code_2(script, arguments, message):
+def test_mistakes_end_in_one_line_and_exit_code_2(answers, number):
+    code, output, line = answers[number]
+    assert code == 2
+    assert MISTAKES[number][2] in line
+    assert line.startswith("error: ")
+    assert len(line.splitlines()) == 1
+    assert not output
+
+
+def test_a_separate_process_answers_alike(answers):
+    script, arguments, _ = MISTAKES[0]
     result = _run(script, *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) == 1
-    assert not result.stdout
+    assert [result.returncode, result.stdout, result.stderr] == answers[0]
 
 
 def test_a_file_that_is_no_checkpoint_is_refused():

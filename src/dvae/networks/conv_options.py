@@ -38,24 +38,10 @@ class ConvOptions(FlatNetworkOptions):
         """Builds the encoder; see `NetworkOptions.build_encoder`."""
         from dvae.networks.conv import ConvEncoder
 
-        return ConvEncoder(
-            image_shape,
-            self.num_latents,
-            self.num_categories,
-            hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-        )
+        return ConvEncoder(image_shape, **self.sizes())
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
         """Builds the decoder; see `NetworkOptions.build_decoder`."""
         from dvae.networks.conv import ConvDecoder
 
-        return ConvDecoder(
-            (channels, *image_shape[1:]),
-            self.num_latents,
-            self.num_categories,
-            hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-        )
+        return ConvDecoder((channels, *image_shape[1:]), **self.sizes())

@@ -26,24 +26,10 @@ class MLPOptions(FlatNetworkOptions):
         """Builds the encoder; see `NetworkOptions.build_encoder`."""
         from dvae.networks.mlp import MLPEncoder
 
-        return MLPEncoder(
-            image_shape,
-            self.num_latents,
-            self.num_categories,
-            hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-        )
+        return MLPEncoder(image_shape, **self.sizes())
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
         """Builds the decoder; see `NetworkOptions.build_decoder`."""
         from dvae.networks.mlp import MLPDecoder
 
-        return MLPDecoder(
-            (channels, *image_shape[1:]),
-            self.num_latents,
-            self.num_categories,
-            hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-        )
+        return MLPDecoder((channels, *image_shape[1:]), **self.sizes())

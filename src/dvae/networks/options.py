@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -73,6 +73,10 @@ class FlatNetworkOptions(NetworkOptions):
     num_latents: Count = 20
     activation: Activation = "silu"
     normalization: Normalization = "batch"
+
+    def sizes(self) -> dict[str, Any]:
+        """The arguments that encoder and decoder share."""
+        return self.model_dump(exclude={"name", "base_rates"})
 
     def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """(N,), for images of any shape."""
