@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,7 @@ def test_the_layers_are_exported():
     assert dvae.CategoricalLayer is CategoricalLayer
     with pytest.raises(AttributeError, match="nothing"):
         _ = dvae.nothing
+
+
+def test_the_version_is_that_of_the_package():
+    assert dvae.__version__ == version("dvae")

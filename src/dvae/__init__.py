@@ -22,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from dvae import layers
 
         return getattr(layers, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dvae")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

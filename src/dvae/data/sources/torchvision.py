@@ -33,6 +33,7 @@ class TorchvisionSource(Source):
     def prepare(self) -> None:
         """Downloads missing files; see `Source.prepare`."""
         self._open(True)
+        self._open(False)
 
     def read(self, train: bool) -> Tensor:
         """Reads the images; see `Source.read`."""
