@@ -18,7 +18,7 @@ from dvae.errors import UserError
 from dvae.files import write_file, write_json
 from dvae.options import Options
 from dvae.runs.folder import is_first_process
-from dvae.runs.provenance import environment
+from dvae.runs.provenance import provenance
 from dvae.tasks import find_task
 from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
@@ -115,7 +115,7 @@ class _Provenance(Callback):
             output = Path(self._config.paths.output_dir)
             with write_file(output / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(self._config.model_dump()))
-            write_json(output / "environment.json", environment())
+            write_json(output / "environment.json", provenance())
 
 
 def _build_trainer(

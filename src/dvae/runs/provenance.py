@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 
-__all__ = ["environment"]
+__all__ = ["provenance"]
 
 _PACKAGES = ("dvae", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core")
 
 
-def environment() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Command line, versions, commit and hardware, as plain values."""
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     return {
