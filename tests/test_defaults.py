@@ -142,5 +142,15 @@ def test_two_members_of_one_name_are_refused():
         find_members("family", [], Family)
 
 
+def test_a_member_may_have_two_bases_in_its_family():
+    """The sources with labels are such classes."""
+    from dvae.data.options import ImageDataOptions
+    from dvae.options import find_members
+    from dvae.tasks.semi_supervised.data_options import LABELLED
+
+    package = LABELLED["mnist"].__module__.rpartition(".")[0]
+    assert find_members(package, [], ImageDataOptions) == LABELLED
+
+
 def test_every_task_has_a_file():
     assert sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")) == TASKS

@@ -113,6 +113,9 @@ def find_members(
 
     Returns:
         Name in configurations → options class, in alphabetical order.
+
+    Raises:
+        ValueError: If two members have the same name.
     """
     for module in iter_modules(path):
         if module.name.endswith("_options"):
@@ -121,7 +124,8 @@ def find_members(
     for member in _descendants(family):
         names = get_args(member.model_fields["name"].annotation)
         for name in names if member.__module__.startswith(f"{package}.") else ():
-            if name in found:
+            # A class with two bases in the family is met twice.
+            if found.get(name, member) is not member:
                 raise ValueError(
                     f"{package}: expected one member with the name {name!r}, found two, in "
                     f"{found[name].__module__} and {member.__module__}"

@@ -30,8 +30,8 @@ class ConvOptions(FlatNetworkOptions):
         _, height, width = image_shape
         if height % 4 or width % 4:
             raise UserError(
-                f"data.size: expected multiples of 4 with model={self.name}, found {height} × "
-                f"{width} pixels"
+                "data.size: expected multiples of 4, which convolutions halve twice, found "
+                f"{height} × {width} pixels"
             )
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:

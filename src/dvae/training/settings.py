@@ -42,7 +42,7 @@ class Evaluation:
 
     Attributes:
         split: The split, which prefixes the names of metrics.
-        num_samples: m, samples of the importance-weighted bound, or episodes; 0 for no bound.
+        num_samples: m, samples of the importance-weighted bound; 0 for no bound.
         seed: Seed of the draws.
         max_decodes: Most codes that are decoded at once.
     """

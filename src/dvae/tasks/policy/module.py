@@ -65,7 +65,6 @@ class PolicyModule(TaskModule):
         self.batch_size = batch_size
         self.exploration = exploration
         self._episodes: Episodes | None = None
-        self._returns: list[Tensor] = []
 
     def training_loss(self, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Takes an action, then computes the losses of a batch from the memory."""

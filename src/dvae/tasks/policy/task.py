@@ -52,7 +52,6 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
         """A new policy for the environment."""
         from dvae.tasks.policy.module import PolicyModule
         from dvae.tasks.policy.replay import Replay
-        from dvae.training.settings import Evaluation
 
         model = config.build_model()
         return PolicyModule(
@@ -60,7 +59,6 @@ class PolicyTask(Task[StoredPolicyConfig, PolicyConfig, "EpisodeData", "PolicyMo
             **self._steps(config),
             replay=Replay(config.data.capacity, model.num_observations),
             training=config.build_training(data.steps_per_epoch() * config.trainer.max_epochs),
-            evaluation=Evaluation(num_samples=config.test_samples),
             config=config.model_dump(),
         )
 
