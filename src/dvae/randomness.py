@@ -1,20 +1,31 @@
 """Random numbers keyed by their purpose, independent of what was drawn before."""
 
-import numpy as np
+from hashlib import blake2b
+
 import torch
 from torch import Generator, Tensor
 
 __all__ = ["ImageStreams", "keyed_generator", "keyed_seed"]
 
 
-def keyed_seed(*keys: int) -> int:
-    """A 63-bit seed: a hash of non-negative integer keys."""
-    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def keyed_seed(purpose: str, *keys: int) -> int:
+    """A 63-bit seed: a hash of what the numbers are for, and of integer keys.
+
+    Args:
+        purpose: Keeps streams apart that have the same keys, such as "order" and "noise".
+        *keys: Seed, epoch, step, ….
+
+    Example:
+        >>> keyed_seed("order", 0, 1) == keyed_seed("order", 0, 1, 0)
+        False
+    """
+    text = f"{purpose} {keys}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def keyed_generator(*keys: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator seeded with `keyed_seed(*keys)`."""
-    return Generator(device).manual_seed(keyed_seed(*keys))
+def keyed_generator(purpose: str, *keys: int, device: torch.device | str = "cpu") -> Generator:
+    """A generator seeded with `keyed_seed(purpose, *keys)`."""
+    return Generator(device).manual_seed(keyed_seed(purpose, *keys))
 
 
 class ImageStreams:
@@ -35,7 +46,7 @@ class ImageStreams:
     """
 
     def __init__(self, index: Tensor, seed: int) -> None:
-        self._generators = [keyed_generator(seed, i) for i in index.tolist()]
+        self._generators = [keyed_generator("image", seed, i) for i in index.tolist()]
         self._device = index.device
 
     def uniform(self, num_samples: int, *shape: int) -> Tensor:

@@ -38,7 +38,7 @@ def sample(config: SampleConfig) -> Path:
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
-    generator = keyed_generator(config.seed, device=module.device)
+    generator = keyed_generator("sample", config.seed, device=module.device)
     with torch.no_grad():
         drawing = task.draw(module, data, what, config, generator)
     folder = Path(config.output_dir or checkpoint.parent.parent / "samples")

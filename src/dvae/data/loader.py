@@ -84,7 +84,7 @@ class BatchOrder:
 
     def __iter__(self) -> Iterator[Tensor]:
         if self._shuffle:
-            generator = keyed_generator(self.seed, self.epoch)
+            generator = keyed_generator("order", self.seed, self.epoch)
             order = torch.randperm(self._num_images, generator=generator)
         else:
             order = torch.arange(self._num_images)
@@ -125,7 +125,7 @@ class ImageLoader:
             indices = order.to(self._images.device, non_blocking=True)
             images = self._images.index_select(0, indices)
             if self._dynamic:
-                generator.manual_seed(keyed_seed(*self.sampler.key(number)))
+                generator.manual_seed(keyed_seed("binarization", *self.sampler.key(number)))
                 images = redraw(images, generator)
             else:
                 images = to_unit(images)

@@ -6,7 +6,7 @@ from torch import Tensor
 from dvae.data.base import TaskData
 from dvae.data.binarize import binarize, to_unit
 from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
-from dvae.data.sources.base import BINARIZATION_SEED, Source
+from dvae.data.sources.base import Source
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator
 
@@ -169,7 +169,7 @@ class ImageDataModule(TaskData):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _binarize_once(self, images: Tensor, split: str) -> Tensor:
-        generator = keyed_generator(BINARIZATION_SEED, SPLITS.index(split))
+        generator = keyed_generator(f"binarization of {split}")
         return binarize(images.cpu(), generator).to(images.device)
 
     def _load_splits(self) -> dict[str, Tensor]:

@@ -10,10 +10,7 @@ from torchvision.transforms.functional import resize
 
 from dvae.errors import UserError
 
-__all__ = ["BINARIZATION_SEED", "Source"]
-
-BINARIZATION_SEED = 28
-"""Seed of binarizations that are drawn once; it does not depend on the seed of the run."""
+__all__ = ["Source"]
 
 _CHUNK = 2048
 

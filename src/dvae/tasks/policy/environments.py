@@ -104,7 +104,7 @@ class Episodes:
 
 def _reset(environment: gymnasium.Env[Any, Any], *key: int) -> Tensor:
     # Seeds of environments have 32 bits.
-    observation, _ = environment.reset(seed=keyed_seed(*key) % 2**32)
+    observation, _ = environment.reset(seed=keyed_seed("episode", *key) % 2**32)
     return torch.as_tensor(observation, dtype=torch.float32)
 
 

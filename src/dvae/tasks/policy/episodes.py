@@ -11,9 +11,6 @@ from dvae.data.loader import BatchGroups
 
 __all__ = ["EpisodeData", "StepNumbers"]
 
-SPLITS = {"train": 0, "val": 1, "test": 2}
-"""Keys of the seeds of episodes, so that no two splits share an episode."""
-
 
 class StepNumbers:
     """Iterates over the numbers of an epoch's steps.

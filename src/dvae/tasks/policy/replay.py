@@ -49,7 +49,7 @@ class Replay:
             batch_size: Number of steps.
             *key: Non-negative integers that seed the draw.
         """
-        index = torch.randint(self.size, (batch_size,), generator=keyed_generator(*key))
+        index = torch.randint(self.size, (batch_size,), generator=keyed_generator("replay", *key))
         return Transitions(*(kept.index_select(0, index) for kept in self._steps))
 
     def state_dict(self) -> dict[str, Any]:

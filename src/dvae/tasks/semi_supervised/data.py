@@ -15,9 +15,6 @@ from dvae.randomness import keyed_generator, keyed_seed
 
 __all__ = ["LabelledBatch", "LabelledImageDataModule", "draw_labelled"]
 
-# Keys that separate these draws from others with the same seed.
-_WHICH_LABELS, _LABELLED_BATCHES = 1, 2
-
 
 class LabelledBatch(NamedTuple):
     """A batch of U images without labels, followed by L images with labels.
@@ -60,8 +57,7 @@ def draw_labelled(labels: Tensor, count: int, seed: int) -> Tensor:
             f"data.num_labels: expected a multiple of the {len(sizes)} classes, at most "
             f"{len(sizes) * int(sizes.min())}, found {count}"
         )
-    # The key is longer than all others, so that no epoch has the same permutation.
-    generator = keyed_generator(seed, 0, 0, 0, _WHICH_LABELS)
+    generator = keyed_generator("which labels", seed)
     order = torch.randperm(len(labels), generator=generator)
     return torch.cat([order[labels[order] == c][:each] for c in range(len(sizes))])
 
@@ -100,13 +96,16 @@ class _Mixed:
         device = self._images.device
         generator = torch.Generator(device)
         for number, batch in enumerate(self._loader.batches(start), start):
-            seed = keyed_seed(*self.sampler.key(number), _LABELLED_BATCHES)
-            order = torch.randperm(len(self._labels), generator=keyed_generator(seed))
+            key = self.sampler.key(number)
+            labelled = keyed_generator("labelled order", *key)
+            order = torch.randperm(len(self._labels), generator=labelled)
             chosen = order[: self._size].to(device)
             images = self._images[chosen]
-            images = (
-                redraw(images, generator.manual_seed(seed)) if self._dynamic else to_unit(images)
-            )
+            if self._dynamic:
+                generator.manual_seed(keyed_seed("labelled binarization", *key))
+                images = redraw(images, generator)
+            else:
+                images = to_unit(images)
             yield LabelledBatch(
                 torch.cat([batch.images, images]),
                 torch.cat([batch.indices, self._indices[chosen]]),

@@ -17,7 +17,7 @@ from dvae.distributions import (
 )
 from dvae.models.bounds import chunked_bound
 from dvae.models.usage import CodeUsage
-from dvae.randomness import ImageStreams
+from dvae.randomness import ImageStreams, keyed_generator
 from dvae.tasks.structured_prediction.model import StochasticNetwork, halves
 from dvae.tasks.structured_prediction.pictures import completions
 from dvae.training.codes import CodeModule
@@ -77,7 +77,7 @@ class StructuredPredictionModule(CodeModule):
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Completions of the first 16 images of a split."""
         images = to_unit(data.images(split)[:16].to(self.device))
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator = keyed_generator("pictures", seed, device=self.device)
         return {"completions": completions(self.network, images, generator=generator)[0]}
 
     def _evaluate(self, batch: Batch, split: str) -> ImageStreams:
