@@ -14,7 +14,6 @@ from dvae.distributions import (
     gumbel_noise,
     one_hot,
     sample_categorical,
-    softplus_sum,
 )
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -155,32 +154,3 @@ def test_concrete_density_is_finite_at_low_temperatures():
 def test_gumbel_from_uniform_is_monotone():
     u = torch.linspace(0, 1, 1001)
     assert (gumbel_from_uniform(u.clone()).diff() > 0).all()
-
-
-@pytest.mark.parametrize("size", [0.1, 1.0, 10.0, 1e4])
-def test_softplus_sum_and_its_gradient(size):
-    """Against softplus in float64, also at exactly 0."""
-    torch.manual_seed(0)
-    x = size * torch.randn(3, 5, 28)
-    x[..., :4] = 0
-    value = softplus_sum(x.requires_grad_())
-    expected = torch.nn.functional.softplus(x.double()).sum(-1)
-    assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-5)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    assert torch.allclose(gradient.double(), x.double().sigmoid(), atol=1e-6)
-    assert gradcheck(softplus_sum, x[0, :2, :6].detach().double().requires_grad_())
-
-
-def test_softplus_sum_of_extreme_rows_is_finite():
-    """The largest product, 2^64, and values whose exponential would overflow."""
-    for value, expected in ((0.0, 64 * math.log(2)), (1e4, 64e4), (-1e4, 0.0)):
-        assert softplus_sum(torch.full((64,), value)).item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("width", [65, 130])
-def test_softplus_sum_splits_long_rows(width):
-    x = torch.randn(3, width, dtype=torch.float64, requires_grad=True)
-    expected = torch.nn.functional.softplus(x).sum(-1)
-    assert torch.allclose(softplus_sum(x), expected)
-    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (softplus_sum(x), expected)]
-    assert torch.allclose(*gradients)

@@ -78,7 +78,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if config.compile:
-        module.compile_training()
+        module.compile_training(backward=trainer.world_size == 1 and config.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
     results = trainer.test(

@@ -42,10 +42,10 @@ def redraw(images: Tensor, generator: Generator | None = None) -> Tensor:
     count = images.numel()
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=images.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
-    # The bits are integers b in -2^15 … 2^15 - 1; a pixel is 1 where b < t. Arithmetic in place is
-    # faster than a comparison whose result is converted to floats.
-    t = to_unit(images).mul_(2.0**16).sub_(2.0**15)
-    return t.sub_(bits.float().view(images.shape)).ceil_().clamp_(0, 1)
+    # The bits are integers b in -2^15 … 2^15 - 1; a pixel is 1 where b + 2^15 < 2^16 v / 255. In
+    # place, a comparison gives floats.
+    scaled = images.float().mul_(2.0**16 / 255)
+    return scaled.sub_(bits.float().view(images.shape)).gt_(2.0**15)
 
 
 def to_unit(images: Tensor) -> Tensor:

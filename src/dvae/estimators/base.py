@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import gumbel_noise, one_hot, working_dtype
+from dvae.distributions import gumbel_noise, log_softmax, one_hot, working_dtype
 from dvae.estimators.options import EstimatorOptions
 
 __all__ = [
@@ -33,13 +33,18 @@ class CodeSample:
         codes: The drawn categories, (..., N), int64. They follow softmax(logits) exactly, at
             every temperature and for every estimator.
         logits: The logits that the codes were drawn from, (..., N, K).
-        log_z: log z if z is relaxed, for densities in log space; otherwise None.
+        scaled: (logits + noise) / τ if z is its softmax; otherwise None.
     """
 
     z: Tensor
     codes: Tensor
     logits: Tensor
-    log_z: Tensor | None = None
+    scaled: Tensor | None = None
+
+    @property
+    def log_z(self) -> Tensor | None:
+        """log z if z is relaxed, for densities in log space; otherwise None."""
+        return None if self.scaled is None else log_softmax(self.scaled)
 
 
 def check_temperature(temperature: float) -> float:

@@ -2,7 +2,7 @@
 
 from torch import Generator, Tensor
 
-from dvae.distributions import concrete_sample, softmax, working_dtype
+from dvae.distributions import softmax, working_dtype
 from dvae.estimators.base import (
     CodeSample,
     Estimator,
@@ -40,9 +40,8 @@ class GumbelSoftmaxEstimator(Estimator):
         """Draws relaxed codes; see `Estimator.sample`."""
         noise = self._noise(logits, noise, generator)
         working = logits.to(working_dtype(logits.dtype))
-        log_z = concrete_sample(working, as_temperature(temperature), noise)
-        codes = (working + noise).argmax(-1)
-        return CodeSample(log_z.exp().to(logits.dtype), codes, logits, log_z)
+        scaled = (working + noise) / as_temperature(temperature)
+        return CodeSample(softmax(scaled).to(logits.dtype), scaled.argmax(-1), logits, scaled)
 
 
 class STGumbelSoftmax(StraightThroughEstimator):

@@ -2,8 +2,9 @@
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from dvae.distributions import softplus_sum, working_dtype
+from dvae.distributions import working_dtype
 from dvae.likelihoods.base import Likelihood
 
 __all__ = ["Bernoulli"]
@@ -24,8 +25,9 @@ class Bernoulli(Likelihood):
         """log p(x|z) in nats per image; see `Likelihood.log_prob`."""
         # Half precision would lose tenths of a nat in the sum over pixels.
         logits = parameters.to(working_dtype(parameters.dtype))
-        rows = (images * logits).sum(-1) - softplus_sum(logits)
-        return rows.flatten(rows.ndim - images.ndim + 2).sum(-1)
+        logits, images = torch.broadcast_tensors(logits, images)
+        pixels = binary_cross_entropy_with_logits(logits, images, reduction="none")
+        return -pixels.flatten(-3).sum(-1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The probabilities."""
@@ -41,4 +43,4 @@ class Bernoulli(Likelihood):
 
     def linear_form(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and −Σ log(1 + exp l); see `Likelihood.linear_form`."""
-        return parameters.flatten(1), -softplus_sum(parameters).flatten(1).sum(-1)
+        return parameters.flatten(1), -softplus(parameters).flatten(1).sum(-1)

@@ -69,12 +69,13 @@ class Objective(ABC):
             # Exact for one-hot z; for relaxed z, extended linearly.
             ratio = log_softmax(sample.logits) - log_softmax(prior_logits)
             return (sample.z * ratio).sum((-2, -1))
-        if sample.log_z is None:
+        log_z = sample.log_z
+        if log_z is None:
             raise ValueError(
                 "kl=relaxed: expected an estimator with relaxed samples, found one-hot samples"
             )
-        log_q = concrete_log_prob(sample.log_z, sample.logits, vae.layer.temperature)
-        log_p = concrete_log_prob(sample.log_z, prior_logits, self.prior_temperature)
+        log_q = concrete_log_prob(log_z, sample.logits, vae.layer.temperature)
+        log_p = concrete_log_prob(log_z, prior_logits, self.prior_temperature)
         return (log_q - log_p).sum(-1)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 
 import torch
 
@@ -31,9 +32,12 @@ def tune_process() -> None:
 
     Denormal numbers are flushed to zero, because they are slow: softmaxes and optimizer moments
     decay to them late in a run. Threads that start later inherit the setting. Freed memory is kept,
-    because the system would otherwise clear the pages of large buffers at every step.
+    because the system would otherwise clear the pages of large buffers at every step. Without a
+    GPU, torch does not look for one with NVML, as Lightning asks it to: it would at every step.
     """
     torch.set_flush_denormal(True)
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     with contextlib.suppress(OSError, AttributeError):  # The C library is not glibc.
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, _KEEP_BYTES)

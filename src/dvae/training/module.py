@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
+import torch._dynamo.config as dynamo
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -30,8 +31,8 @@ class TaskModule(pl.LightningModule, ABC):
     call is as long as a step of a small model on a GPU.
 
     Args:
-        training_pass: Computes the losses of a batch from the model's input; `compile_training`
-            compiles it. None for evaluation only.
+        training_pass: The model's input for a batch → its loss, then detached scalars;
+            `compile_training` compiles it. None for evaluation only.
         training: Training options; None for evaluation only.
         evaluation: Evaluation options.
         config: Plain values from which the module can be rebuilt; saved in checkpoints.
@@ -63,7 +64,10 @@ class TaskModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def training_loss(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Computes a batch's loss by `self.training_pass`, and scalars for the training curves."""
+        """The loss of a batch by `self.training_pass`, and scalars for the training curves.
+
+        If the loss has no gradient, a compiled pass has already computed those of the parameters.
+        """
 
     @abstractmethod
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
@@ -101,18 +105,25 @@ class TaskModule(pl.LightningModule, ABC):
         for layer in self.layers:
             layer.set_temperature(temperature)
 
-    def compile_training(self) -> None:
+    def compile_training(self, *, backward: bool) -> None:
         """Compiles the training pass; on a GPU into one CUDA graph.
 
         On a CPU, the compiled pass draws its noise from torch's eager generator, which is faster
         and gives the same noise as an uncompiled pass.
+
+        Args:
+            backward: Whether to compile forward and backward pass into one graph on a CPU, which
+                is faster. The gradients then cannot be averaged over processes or scaled.
         """
         if torch.cuda.is_available():
             self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
-        else:
-            self.training_pass = torch.compile(
-                self.training_pass, options={"fallback_random": True}
-            )
+            return
+        if backward:
+            # Earlier versions of torch divide the graph before the backward pass.
+            if hasattr(dynamo, "trace_autograd_ops"):
+                dynamo.trace_autograd_ops = True
+            self.training_pass = _with_backward(self.training_pass)
+        self.training_pass = torch.compile(self.training_pass, options={"fallback_random": True})
 
     def configure_optimizers(self) -> Optimizer | None:
         """The optimizer; None for evaluation only."""
@@ -132,15 +143,16 @@ class TaskModule(pl.LightningModule, ABC):
     def _step(self, batch: Any) -> None:
         options, step = self._options(), self.global_step
         # The rank is in the key, so that no two processes draw the same noise.
-        _seed_noise(keyed_seed(options.seed, step, self.global_rank), self.device)
+        _seed_noise(keyed_seed("noise", options.seed, step, self.global_rank), self.device)
         if options.temperature is not None:
             self.set_temperature(options.temperature(step))
         optimizer: Any = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate(step)
-        loss, curves = self.training_loss(batch)
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        loss, curves = self.training_loss(batch)
+        if loss.requires_grad:
+            self.manual_backward(loss)
         if options.gradient_clip:
             self.clip_gradients(optimizer, options.gradient_clip, "norm")
         if options.skip_nonfinite and not self._finite_gradient():
@@ -252,6 +264,19 @@ class TaskModule(pl.LightningModule, ABC):
 
 def _evaluation_only(*batch: Any) -> tuple[Tensor, ...]:
     raise ValueError("training_pass: expected a training pass, found none")
+
+
+def _with_backward(
+    training_pass: Callable[..., tuple[Tensor, ...]],
+) -> Callable[..., tuple[Tensor, ...]]:
+    """The pass followed by its backward pass; the loss has no gradient any more."""
+
+    def compute(*batch: Any) -> tuple[Tensor, ...]:
+        loss, *scalars = training_pass(*batch)
+        loss.backward()
+        return loss.detach(), *scalars
+
+    return compute
 
 
 def _seed_noise(seed: int, device: torch.device) -> None:

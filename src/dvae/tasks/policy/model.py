@@ -118,10 +118,16 @@ class ActorCritic(nn.Module):
         loss = self.layer.estimator.surrogate(costs, sample) - self.entropy_weight * entropy
         return loss, entropy.detach()
 
-    def training_pass(self, batch: Transitions) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of actor and critics, and entropy of the policy in nats; this part is compiled."""
+    def training_pass(self, batch: Transitions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Computes the loss of a batch; this part is compiled.
+
+        Returns:
+            The loss, then (detached) its parts, of the actor and the critics, and the entropy of
+            the policy in nats; scalars.
+        """
         actor, entropy = self.actor_loss(batch.observations)
-        return actor, self.critic_loss(batch), entropy
+        critic = self.critic_loss(batch)
+        return actor + critic, actor.detach(), critic.detach(), entropy
 
     @torch.no_grad()
     def follow(self, rate: float) -> None:

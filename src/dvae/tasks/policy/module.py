@@ -10,7 +10,6 @@ from torch import Tensor
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 from dvae.tasks.policy.environments import Episodes, make_environment, play
-from dvae.tasks.policy.episodes import SPLITS
 from dvae.tasks.policy.model import ActorCritic, Transitions
 from dvae.tasks.policy.replay import Replay
 from dvae.training.module import TaskModule
@@ -70,7 +69,7 @@ class PolicyModule(TaskModule):
         """Takes an action, then computes the losses of a batch from the memory."""
         replay, seed = self._memory(), self._options().seed
         if not replay.size:
-            generator = keyed_generator(seed, 0)
+            generator = keyed_generator("exploration", seed)
             num_actions = self.model.num_actions
             for action in torch.randint(num_actions, (self.exploration,), generator=generator):
                 self._act(int(action))
@@ -79,13 +78,11 @@ class PolicyModule(TaskModule):
             # Logits may be NaN here: they are reported only at the end of the call.
             action = torch.distributions.Categorical(logits=logits.nan_to_num()).sample()
         self._act(int(action))
-        drawn = replay.draw(self.batch_size, seed, 1, self.global_step)
-        actor, critic, entropy = self.training_pass(
+        drawn = replay.draw(self.batch_size, seed, self.global_step)
+        loss, actor, critic, entropy = self.training_pass(
             Transitions(*(self._to_model(value) for value in drawn))
         )
-        curves = {"actor_loss": actor, "critic_loss": critic, "entropy": entropy}
-        curves = {name: value.detach() for name, value in curves.items()}
-        return actor + critic, curves
+        return loss, {"actor_loss": actor, "critic_loss": critic, "entropy": entropy}
 
     def _step(self, batch: int) -> None:
         super()._step(batch)
@@ -123,7 +120,7 @@ class PolicyModule(TaskModule):
         self._play(batch, self.evaluation.split, self.evaluation.seed)
 
     def _play(self, numbers: Tensor, split: str, seed: int) -> None:
-        keys = keyed_seed(seed, SPLITS[split])
+        keys = keyed_seed(f"{split} episodes", seed)
         returns = play(self.environment, keys, numbers.tolist(), self.best_actions)
         self.log_means({"return": returns}, split)
         error = returns.std() / math.sqrt(len(returns))

@@ -169,18 +169,23 @@ class ClassStyleVAE(nn.Module):
         return self.cost(images, y) + math.log(self.num_classes)
 
     def training_pass(
-        self, images: Tensor, labels: Tensor, deformation: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        deformation: float,
+        classification_weight: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Classifies a batch, draws classes and computes the losses; this part is compiled.
+        """Classifies a batch, draws classes and computes the loss; this part is compiled.
 
         Args:
             images: (U + L, C, H, W) in [0, 1].
             labels: Classes of the last L images, (L,).
             deformation: s of `dvae.tasks.semi_supervised.deform.deform`; 0 for none.
+            classification_weight: Weight on the cross-entropy.
 
         Returns:
-            The negative bounds without and with labels, the cross-entropy, and the mean bound
-            without labels (detached); scalars in nats per image.
+            The loss, then (detached) the mean bounds without and with labels and the
+            cross-entropy; scalars in nats per image.
         """
         # Classify both parts in one pass, so that batch normalization sees both.
         logits = self.classify(deform(images, deformation) if deformation else images)
@@ -188,9 +193,10 @@ class ClassStyleVAE(nn.Module):
         output = self(images[:count], logits[:count])
         expected = self.layer.estimator.expected(output.cost, output.sample)
         cross_entropy = nn.functional.cross_entropy(logits[count:, 0], labels)
+        labelled = self.labelled_cost(images[count:], labels).mean()
         return (
-            self.bound(output),
-            self.labelled_cost(images[count:], labels).mean(),
-            cross_entropy,
+            self.bound(output) + labelled + classification_weight * cross_entropy,
             -(expected + output.rate.mean()).detach(),
+            -labelled.detach(),
+            cross_entropy.detach(),
         )

@@ -65,16 +65,11 @@ class SemiSupervisedModule(CodeModule):
 
     def training_loss(self, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the loss of a batch."""
-        unlabelled, labelled, cross_entropy, bound = self.training_pass(
-            batch.images, batch.labels, self.deformation
+        loss, bound, labelled, cross_entropy = self.training_pass(
+            batch.images, batch.labels, self.deformation, self.classification_weight
         )
-        loss = unlabelled + labelled + self.classification_weight * cross_entropy
         elbo = "elbo" if self.model.layer.estimator.hard else "relaxed_elbo"
-        return loss, {
-            elbo: bound,
-            "labelled_elbo": -labelled.detach(),
-            "cross_entropy": cross_entropy.detach(),
-        }
+        return loss, {elbo: bound, "labelled_elbo": labelled, "cross_entropy": cross_entropy}
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Logs accuracy and the bound."""
@@ -90,7 +85,7 @@ class SemiSupervisedModule(CodeModule):
 
     def pictures(self, data: Any, split: str, seed: int) -> dict[str, Tensor]:
         """Each class in ten styles."""
-        generator = keyed_generator(seed, device=self.device)
+        generator = keyed_generator("pictures", seed, device=self.device)
         return {"classes": classes(self.model, _STYLES, generator)[0]}
 
     def _evaluate(self, batch: LabelledBatch, split: str) -> tuple[Tensor, ImageStreams]:

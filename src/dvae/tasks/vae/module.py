@@ -114,7 +114,7 @@ class VAEModule(CodeModule):
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and code usage in the last evaluation."""
         images = to_unit(data.images(split)[:64].to(self.device))
-        generator = keyed_generator(seed, device=self.device)
+        generator = keyed_generator("pictures", seed, device=self.device)
         return {
             "reconstructions": reconstructions(self.vae, images, generator)[0],
             "samples": samples(self.vae, 64, generator)[0],
