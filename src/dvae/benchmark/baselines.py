@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from dvae.data.binarize import to_unit
@@ -24,7 +24,17 @@ from dvae.randomness import ImageStreams
 from dvae.tasks.vae.config import VAEConfig
 from dvae.training.devices import tune_process
 
-__all__ = ["BASELINES", "Step", "floor", "likelihood", "likelihood_floor", "loop", "tutorial"]
+__all__ = [
+    "BASELINES",
+    "Step",
+    "floor",
+    "likelihood",
+    "likelihood_floor",
+    "loop",
+    "train_step",
+    "tutorial",
+    "tutorial_batches",
+]
 
 Step = Callable[[], object]
 
@@ -146,6 +156,7 @@ def loop(config: VAEConfig, device: torch.device) -> Step:
     """A plain loop over images in memory, with default Adam."""
     data = config.data.build(config.paths.data_dir, config.seed)
     images = (data.images("train").float() / 255).to(device)
+    vae = config.build_model().to(device)
 
     def batches() -> Iterator[Tensor]:
         while True:
@@ -153,11 +164,20 @@ def loop(config: VAEConfig, device: torch.device) -> Step:
                 if len(indices) == config.data.batch_size:
                     yield images[indices]
 
-    return _train(config, device, batches())
+    return train_step(config, vae, batches())
 
 
 def tutorial(config: VAEConfig, device: torch.device) -> Step:
-    """The loop of a tutorial: torchvision's data set, `ToTensor`, a `DataLoader`, default Adam.
+    """The loop of a tutorial; see `tutorial_batches`."""
+    batches, _ = tutorial_batches(config)
+    return train_step(config, config.build_model().to(device), batches)
+
+
+def tutorial_batches(config: VAEConfig) -> tuple[Iterator[Tensor], int]:
+    """Batches as in tutorials: torchvision's data set, `ToTensor` and a `DataLoader`.
+
+    Returns:
+        Grey batches without end, and their number in an epoch.
 
     Raises:
         UserError: If the data set is not MNIST.
@@ -166,20 +186,21 @@ def tutorial(config: VAEConfig, device: torch.device) -> Step:
         raise UserError(f"tutorial: expected data=mnist, found {config.data.name}")
     root = Path(config.paths.data_dir)
     unpack_mnist(root)
-    data = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    mnist = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+    data = Subset(mnist, range(len(mnist) - config.data.validation))
     loader = DataLoader(data, config.data.batch_size, shuffle=True, drop_last=True)
 
     def batches() -> Iterator[Tensor]:
         while True:
             for images, _ in loader:
-                yield images.to(device)
+                yield images
 
-    return _train(config, device, batches())
+    return batches(), len(loader)
 
 
-def _train(config: VAEConfig, device: torch.device, batches: Iterator[Tensor]) -> Step:
+def train_step(config: VAEConfig, vae: VAE, batches: Iterator[Tensor]) -> Step:
     """An optimizer step as tutorials write it: Gumbel-Softmax, binary cross-entropy, Adam."""
-    vae: VAE = config.build_model().to(device)
+    device = vae.pixel_mean.device
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
     num_samples = config.objective.num_samples
 
@@ -187,7 +208,7 @@ def _train(config: VAEConfig, device: torch.device, batches: Iterator[Tensor]) -
         return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     def step() -> None:
-        x = next(batches)
+        x = next(batches).to(device)
         if config.data.binarization == "dynamic":
             x = torch.bernoulli(x)
         optimizer.zero_grad()

@@ -24,6 +24,7 @@ from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.training.config import RunConfig
 from dvae.training.devices import tune_process
+from dvae.training.fast import Speed, choose_speed
 from dvae.training.module import TaskModule
 from dvae.training.pictures import save_image
 from dvae.training.processes import SharedBuffers, check_processes
@@ -64,6 +65,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     data = task.data(config)
     data.prepare_data()
     module = task.module(config, data)
+    speed = choose_speed(config, data.steps_per_epoch() * config.trainer.max_epochs)
     last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
     best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
     # Save the best checkpoint first, so that a crash between the two saves keeps its score.
@@ -71,14 +73,16 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     keep.append(LastCheckpoint(last, config.trainer.save_every))
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
-    others = [*task.callbacks(config), _Provenance(config), *keep, *callbacks]
-    trainer = _build_trainer(config, monitor, data, others, before.get("global_step"))
+    others = [*task.callbacks(config), _Provenance(config, speed), *keep, *callbacks]
+    trainer = _build_trainer(config, speed, monitor, data, others, before.get("global_step"))
+    if speed.reason and trainer.is_global_zero:
+        Console().print(f"fast: {speed.reason}", soft_wrap=True, highlight=False)
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
-    if config.compile:
-        module.compile_training(backward=trainer.world_size == 1 and config.precision != 16)
+    if speed.compile:
+        module.compile_training(backward=trainer.world_size == 1 and speed.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
     results = trainer.test(
@@ -106,8 +110,9 @@ class _Provenance(Callback):
     If a run is refused before that, the folder keeps the files of the run in it.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, speed: Speed) -> None:
         self._config = config
+        self._speed = speed
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes `config.yaml` and `environment.json`."""
@@ -115,11 +120,13 @@ class _Provenance(Callback):
             output = Path(self._config.paths.output_dir)
             with write_file(output / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(self._config.model_dump()))
-            write_json(output / "environment.json", provenance())
+            speed = {"compile": self._speed.compile, "precision": self._speed.precision}
+            write_json(output / "environment.json", provenance() | speed)
 
 
 def _build_trainer(
     config: RunConfig,
+    speed: Speed,
     monitor: str,
     data: TaskData,
     others: Sequence[Callback],
@@ -140,7 +147,7 @@ def _build_trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
-            precision=_PRECISION[config.precision],
+            precision=_PRECISION[speed.precision],
             log_every_n_steps=1,
             check_val_every_n_epoch=options.validate_every,
             enable_progress_bar=bar,

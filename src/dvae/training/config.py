@@ -51,6 +51,7 @@ class RunConfig(StoredConfig):
     paths: PathOptions
     precision: Literal[16, 32, 64, "bf16"] = 32
     compile: bool = False
+    fast: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     resume: PathName | None = None
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-import torch._dynamo.config as dynamo
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -120,8 +119,8 @@ class TaskModule(pl.LightningModule, ABC):
             return
         if backward:
             # Earlier versions of torch divide the graph before the backward pass.
-            if hasattr(dynamo, "trace_autograd_ops"):
-                dynamo.trace_autograd_ops = True
+            if hasattr(torch._dynamo.config, "trace_autograd_ops"):
+                torch._dynamo.config.trace_autograd_ops = True
             self.training_pass = _with_backward(self.training_pass)
         self.training_pass = torch.compile(self.training_pass, options={"fallback_random": True})
 
