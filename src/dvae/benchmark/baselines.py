@@ -26,7 +26,9 @@ from dvae.training.devices import tune_process
 
 __all__ = [
     "BASELINES",
+    "PRODUCTS",
     "Step",
+    "calls",
     "floor",
     "likelihood",
     "likelihood_floor",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 Step = Callable[[], object]
+PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+"""Modules that compute matrix products."""
 
 
 def floor(config: VAEConfig, device: torch.device) -> Step:
@@ -62,19 +66,26 @@ def floor(config: VAEConfig, device: torch.device) -> Step:
     return step
 
 
-def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
-    """The linear and convolutional layers that `use` calls, with the shapes of their inputs."""
-    calls: list[tuple[nn.Module, torch.Size]] = []
+def calls(
+    model: nn.Module, use: Step, wanted: Callable[[nn.Module], bool]
+) -> list[tuple[nn.Module, torch.Size]]:
+    """The modules that `use` calls, if they are wanted, with the shapes of their inputs."""
+    found: list[tuple[nn.Module, torch.Size]] = []
     hooks = [
-        module.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape)))
-        for module in vae.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        module.register_forward_hook(lambda m, x, y: found.append((m, x[0].shape)))
+        for module in model.modules()
+        if wanted(module)
     ]
     with torch.no_grad():
         use()
     for hook in hooks:
         hook.remove()
-    return calls
+    return found
+
+
+def _layers(vae: VAE, use: Step) -> list[tuple[nn.Module, torch.Size]]:
+    """The linear and convolutional layers that `use` calls, with the shapes of their inputs."""
+    return calls(vae, use, lambda module: isinstance(module, PRODUCTS))
 
 
 def _product(

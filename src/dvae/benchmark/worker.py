@@ -15,8 +15,11 @@ from dvae.errors import UserError
 __all__ = ["KINDS", "Case", "work"]
 
 _TRAIN = "train"
-KINDS = (_TRAIN, "floor", "loop", "tutorial", "likelihood", "likelihood_floor")
-"""Kinds of cases: training as in `scripts/train.py`, and those of `dvae.benchmark.baselines`."""
+_BASELINES = ("floor", "loop", "tutorial", "likelihood", "likelihood_floor")
+_PARTS = ("activations", "batch", "codes", "noise", "optimizer", "rate", "scores")
+KINDS = (_TRAIN, *_BASELINES, *_PARTS)
+"""Kinds of cases: training as in `scripts/train.py`, and those of `dvae.benchmark.baselines` and
+`dvae.benchmark.parts`."""
 _PROFILED_OPERATORS = 25
 
 
@@ -139,17 +142,18 @@ def _train(case: Case, turns: _Turns) -> None:
 
 
 def _repeat(case: Case, turns: _Turns) -> None:
-    """Repeats the step of a baseline."""
+    """Repeats the step of a baseline, or a part of a step."""
     import torch
 
     from dvae.benchmark.baselines import BASELINES
+    from dvae.benchmark.parts import PARTS
     from dvae.training.devices import resolve_device
 
     accelerator = case.config.trainer.accelerator
     device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
     torch.set_flush_denormal(True)
     torch.manual_seed(case.config.seed)
-    step = BASELINES[case.kind](case.config, device)
+    step = (BASELINES | PARTS)[case.kind](case.config, device)
     steps = case.config.trainer.limit_train_batches
     while True:
         turns.begin()
