@@ -9,7 +9,7 @@ from dvae.schedules import (
     Exponential,
     Linear,
     Warmup,
-    WarmupCosine,
+    WarmupThen,
     resolve_steps,
 )
 
@@ -58,13 +58,13 @@ def test_constant_and_warmup():
     assert Warmup(2.0, 0)(0) == 2.0
 
 
-def test_warmup_cosine():
-    rate = WarmupCosine(peak=0.2, warmup=10, total=110)
+def test_warmup_then_a_fall():
+    rate = WarmupThen(0.2, warmup=10, then=Cosine(0.2, 0.0, steps=100))
     assert 0 < rate(0) < rate(9) < 0.2
     assert rate(10) == 0.2
     assert rate(60) == pytest.approx(0.1)
     assert rate(110) == pytest.approx(0.0, abs=1e-12)
-    flat = WarmupCosine(peak=0.2, warmup=0, total=100, final=0.2)
+    flat = WarmupThen(0.2, warmup=0, then=Constant(0.2))
     assert [flat(s) for s in range(120)] == pytest.approx([0.2] * 120, rel=1e-12)
 
 

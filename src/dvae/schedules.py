@@ -15,7 +15,7 @@ __all__ = [
     "Linear",
     "Schedule",
     "Warmup",
-    "WarmupCosine",
+    "WarmupThen",
     "resolve_steps",
 ]
 
@@ -158,24 +158,21 @@ class Warmup(Schedule):
 
 
 @dataclass(frozen=True)
-class WarmupCosine(Schedule):
-    """A value that rises linearly to its peak and then falls along a half cosine.
+class WarmupThen(Schedule):
+    """A value that rises linearly and then follows another schedule.
 
     Attributes:
         peak: Value after the rise.
         warmup: Steps of the rise, during which the value is peak · (step + 1) / (warmup + 1).
-        total: Steps of the whole run.
-        final: Value at the end, at most `peak`; with `final = peak` the value stays there.
+        then: The schedule afterwards, whose step 0 is the first one after the rise.
     """
 
     peak: float
     warmup: int
-    total: int
-    final: float = 0.0
+    then: Schedule
 
     def __call__(self, step: int) -> float:
         """The value at a global step."""
         if step < self.warmup:
             return self.peak * (step + 1) / (self.warmup + 1)
-        fall = Cosine(self.peak, self.final, steps=max(self.total - self.warmup, 1))
-        return fall(step - self.warmup)
+        return self.then(step - self.warmup)

@@ -3,6 +3,7 @@ import torch
 
 from dvae.training import OPTIMIZERS
 from dvae.training.optimizers import parameter_groups
+from dvae.training.optimizers_options import AdamOptions
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
@@ -31,3 +32,19 @@ def test_only_matrices_decay(make_config):
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match="momentum"):
         OPTIMIZERS["adam"](momentum=1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "quarter", "half", "end"),
+    [("cosine", 0.853553, 0.5, 0), ("linear", 0.75, 0.5, 0), ("constant", 1, 1, 1)],
+)
+def test_the_learning_rate_follows_its_schedule(schedule, quarter, half, end):
+    options = AdamOptions(lr=1.0, schedule=schedule, warmup=10)
+    rate = options.learning_rate(110)
+    assert rate(4) == pytest.approx(5 / 11)
+    assert rate(10) == 1.0
+    assert rate(35) == pytest.approx(
+        {"cosine": 0.853553, "linear": 0.75, "constant": 1.0}[schedule]
+    )
+    assert rate(60) == pytest.approx(halfway)
+    assert rate(110) == pytest.approx(end)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dvae.options import Count, Limit, NonNegative, Options, PathName, Positive, Steps
-from dvae.schedules import Schedule, WarmupCosine, resolve_steps
+from dvae.schedules import Constant, Cosine, Linear, Schedule, WarmupThen, resolve_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,8 @@ class OptimizerOptions(Options):
         name: Its name in configurations.
         lr: Learning rate after the warm-up.
         weight_decay: Weight decay of matrices and kernels.
-        schedule: After the warm-up, "cosine" falls to 0 along a half cosine; "constant" stays.
+        schedule: After the warm-up, "cosine" falls to 0 along a half cosine, "linear" along a
+            line; "constant" stays.
         warmup: Steps in which the learning rate rises linearly.
         fused: Whether all parameters are updated in one call, which also unscales gradients.
     """
@@ -57,14 +58,19 @@ class OptimizerOptions(Options):
     name: str = ""
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Steps = 0.05
 
     def learning_rate(self, total_steps: int) -> Schedule:
         """The learning rate at each step of a run of `total_steps` steps."""
         warmup = resolve_steps(self.warmup, total_steps)
-        final = 0.0 if self.schedule == "cosine" else self.lr
-        return WarmupCosine(self.lr, warmup, total_steps, final)
+        rest = max(total_steps - warmup, 1)
+        schedules = {
+            "cosine": Cosine(self.lr, 0.0, steps=rest),
+            "linear": Linear(self.lr, 0.0, steps=rest),
+            "constant": Constant(self.lr),
+        }
+        return WarmupThen(self.lr, warmup, schedules[self.schedule])
 
     @abstractmethod
     def build(self, model: nn.Module) -> Optimizer:
