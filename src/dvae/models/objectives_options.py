@@ -22,7 +22,7 @@ class ELBOOptions(ObjectiveOptions):
     """See `dvae.models.objectives.ELBO`."""
 
     name: Literal["elbo"] = "elbo"
-    num_samples: Count = 2
+    num_samples: Count = 4
 
     def build(self) -> Objective:
         """Builds the objective."""

@@ -20,7 +20,7 @@ class MLPOptions(FlatNetworkOptions):
     """See `dvae.networks.mlp`."""
 
     name: Literal["mlp"] = "mlp"
-    hidden: list[Count] = Field([512, 256])
+    hidden: list[Count] = Field([256, 512])
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
         """Builds the encoder; see `NetworkOptions.build_encoder`."""

@@ -41,8 +41,9 @@ class AdamWOptions(_AdaptiveOptions):
     """See `torch.optim.AdamW`."""
 
     name: Literal["adamw"] = "adamw"
-    lr: Positive = 1.2e-2
+    lr: Positive = 2e-2
     weight_decay: NonNegative = 0.01
+    schedule: Literal["cosine", "linear", "constant"] = "linear"
 
     def build(self, model: nn.Module) -> Optimizer:
         """The optimizer; see `OptimizerOptions.build`."""

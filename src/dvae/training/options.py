@@ -96,7 +96,7 @@ class TrainerOptions(Options):
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Count | Literal["auto"] = 1
-    max_epochs: Count = 20
+    max_epochs: Count = 14
     gradient_clip: NonNegative = 0.0
     log_every: Count = 50
     steps_per_call: Count = 10
