@@ -155,6 +155,6 @@ def test_schedule_prints_a_table_and_a_plot(tmp_path, data_dir):
         f"hydra.run.dir={tmp_path}",
     )
     assert result.returncode == 0, result.stderr
-    assert "7,800 steps" in result.stdout
+    assert "5,460 steps" in result.stdout
     assert "0.75" in result.stdout
     assert (tmp_path / "schedule.png").stat().st_size > 0

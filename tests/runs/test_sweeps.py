@@ -156,7 +156,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_refused(make_conf
         assert run_in_folder(config, train) == -7.0
     assert [call is not None and call.endswith("last.ckpt") for call in calls] == [False, True]
     other = make_config("optimizer.lr=0.5")
-    with pytest.raises(OtherRunError, match=r"optimizer.lr: expected 0.012, as in .* found 0.5"):
+    with pytest.raises(OtherRunError, match=r"optimizer.lr: expected 0.02, as in .* found 0.5"):
         run_in_folder(other, train)
     assert len(calls) == 2
 

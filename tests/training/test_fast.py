@@ -26,12 +26,12 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "simulated", "steps", "compiles", "precision", "reason"),
     [
-        (["fast=true"], {}, 5000, True, "bf16", "compiled, as 5,000 steps"),
-        (["fast=true"], {}, 4999, False, "bf16", "4,999 steps are too few"),
-        (["fast=true"], {"compiler": False}, 9000, False, "bf16", "no C++ compiler"),
-        (["fast=true"], {"bf16": False}, 9000, True, 32, "this CPU does not compute in bf16"),
+        (["fast=true"], {}, 10_000, True, "bf16", "compiled, as 10,000 steps"),
+        (["fast=true"], {}, 9999, False, "bf16", "9,999 steps are too few"),
+        (["fast=true"], {"compiler": False}, 20_000, False, "bf16", "no C++ compiler"),
+        (["fast=true"], {"bf16": False}, 20_000, True, 32, "this CPU does not compute in bf16"),
         (["fast=true", "compile=true"], {}, 10, True, "bf16", "as compile=true asks"),
-        (["fast=true", "precision=64"], {}, 9000, True, 64, "precision=64, as given"),
+        (["fast=true", "precision=64"], {}, 20_000, True, 64, "precision=64, as given"),
         ([], {}, 9000, False, 32, ""),
         (["compile=true", "precision=bf16"], {"bf16": False}, 10, True, "bf16", ""),
     ],

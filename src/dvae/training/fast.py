@@ -12,7 +12,7 @@ from dvae.training.config import RunConfig
 
 __all__ = ["Speed", "choose_speed"]
 
-_WORTH_COMPILING = 5000
+_WORTH_COMPILING = 10_000
 """Optimizer steps from which on compilation saves more time than it takes."""
 _BF16 = ("amx_bf16", "avx512_bf16")
 """Capabilities of a CPU that computes in bf16, instead of converting to float32 and back."""
