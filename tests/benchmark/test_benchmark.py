@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 import torch
@@ -74,7 +75,11 @@ def test_every_case_of_the_suites_composes(tmp_path, data_dir, path):
     )
     # A suite overrides the defaults of the script.
     assert config.steps == {"evaluation": 4, "marginalization": 20}.get(path.stem, 200)
-    assert len({_case(name, config, tmp_path).name for name in config.cases}) == len(config.cases)
+    cases = [_case(name, config, tmp_path) for name in config.cases]
+    assert len({case.name for case in cases}) == len(config.cases)
+    # Cases are sent to processes.
+    assert pickle.loads(pickle.dumps(cases)) == cases
+    assert all(case.config.model_dump() == case.values for case in cases)
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))

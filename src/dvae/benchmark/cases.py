@@ -106,7 +106,7 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
     values = compose("train", [*config.shared, *config.extra, *overrides, *own])
     # `train` works with any task, the baselines only with a VAE.
     schema = RunConfig if kind == "train" else VAEConfig
-    return Case(name, kind, check(schema, values), config.profile)
+    return Case(name, kind, check(schema, values).model_dump(), config.profile)
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import resource
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dvae.errors import UserError
+from dvae.tasks import parse_run
 
 __all__ = ["KINDS", "Case", "work"]
 
@@ -25,12 +27,17 @@ _PROFILED_OPERATORS = 25
 
 @dataclass(frozen=True)
 class Case:
-    """What a process times: a kind, with a configuration of `scripts/train.py`."""
+    """What a process times: a kind, with the configuration of a run as plain values."""
 
     name: str
     kind: str
-    config: Any
+    values: dict[str, Any]
     profile: bool
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration; as an object, that of some tasks could not be sent to a process."""
+        return parse_run(self.values)
 
 
 class _Turns:
