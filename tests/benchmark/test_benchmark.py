@@ -7,6 +7,8 @@ import torch
 from dvae.benchmark.baselines import BASELINES, floor
 from dvae.benchmark.cases import benchmark
 from dvae.benchmark.options import BenchmarkConfig
+from dvae.benchmark.parts import PARTS
+from dvae.benchmark.worker import KINDS
 from dvae.commands.checking import check
 from dvae.commands.cli import CONFIGS, compose
 from dvae.errors import UserError
@@ -58,6 +60,10 @@ def test_a_failing_case_is_reported(tmp_path, data_dir):
     config = config_of(tmp_path, data_dir, f'cases=["{case}"]', f"relative_to='{case}'")
     with pytest.raises(UserError, match="train data.batch_size=60000: data.batch_size: expected"):
         benchmark(config)
+
+
+def test_each_kind_of_a_case_has_one_implementation():
+    assert sorted(KINDS) == sorted(["train", *BASELINES, *PARTS])
 
 
 def test_the_reference_is_one_of_the_cases(tmp_path, data_dir):

@@ -127,7 +127,7 @@ def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
     overrides = " ".join([*config.shared, *config.extra])
     table = Table(
         title=f"Seconds from the command, median of {config.rounds} seeds",
-        caption=f"all with {overrides or 'nothing'}",
+        caption=f"relative to {config.relative_to!r}; all with {overrides or 'nothing'}",
         title_justify="left",
         caption_justify="left",
     )
@@ -136,6 +136,11 @@ def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
         table.add_column(f"−elbo ≤ {target:g}", justify="right")
     table.add_column("last −elbo", justify="right")
     table.add_column("after s", justify="right")
+    table.add_column("relative", justify="right")
+    last = {
+        case: median(curve.seconds[-1] for curve in curves if curve.case == case)
+        for case in config.cases
+    }
     for case in config.cases:
         own = [curve for curve in curves if curve.case == case]
         times = [median(curve.time_to(target) for curve in own) for target in config.targets]
@@ -143,7 +148,8 @@ def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
             case,
             *("—" if math.isinf(seconds) else f"{seconds:.0f}" for seconds in times),
             f"{-median(curve.elbo[-1] for curve in own):.2f}",
-            f"{median(curve.seconds[-1] for curve in own):.0f}",
+            f"{last[case]:.0f}",
+            f"{last[case] / last[config.relative_to]:.2f}",
         )
     return table
 

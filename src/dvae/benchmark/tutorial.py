@@ -19,6 +19,7 @@ from dvae.data.binarize import to_unit
 from dvae.distributions import gumbel_noise, one_hot
 from dvae.models.vae import VAE
 from dvae.tasks.vae.config import VAEConfig
+from dvae.training.devices import resolve_device
 
 __all__ = ["TAG", "main"]
 
@@ -32,10 +33,12 @@ def main(arguments: list[str]) -> None:
     overrides = [a for a in arguments if not a.startswith(folder)]
     config = check(VAEConfig, compose("train", [*overrides, f"paths.output_dir={output}"]))
     torch.manual_seed(config.seed)
-    vae = config.build_model()
+    accelerator = config.trainer.accelerator
+    device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    vae = config.build_model().to(device)
     batches, steps = tutorial_batches(config)
     step = train_step(config, vae, batches)
-    images = to_unit(config.data.build(config.paths.data_dir, config.seed).images("val"))
+    images = to_unit(config.data.build(config.paths.data_dir, config.seed).images("val")).to(device)
     paused = 0.0
     with SummaryWriter(Path(output)) as board:
         for epoch in range(config.trainer.max_epochs):
@@ -53,7 +56,7 @@ def _elbo(vae: VAE, images: Tensor) -> float:
     total = 0.0
     for batch in images.split(1000):
         logits = vae.encode(batch)
-        codes = (logits + gumbel_noise(logits.shape)).argmax(-1)
+        codes = (logits + gumbel_noise(logits.shape, device=logits.device)).argmax(-1)
         z = one_hot(codes, vae.num_categories)
         total -= (vae.distortion(batch, z) + vae.rate(logits, z)).sum().item()
     vae.train()

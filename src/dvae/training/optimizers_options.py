@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from dvae.options import Fraction, NonNegative, Positive
-from dvae.training.options import OptimizerOptions
+from dvae.training.options import OptimizerOptions, RateSchedule
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class AdamWOptions(_AdaptiveOptions):
     name: Literal["adamw"] = "adamw"
     lr: Positive = 2e-2
     weight_decay: NonNegative = 0.01
-    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    schedule: RateSchedule = "linear"
 
     def build(self, model: nn.Module) -> Optimizer:
         """The optimizer; see `OptimizerOptions.build`."""

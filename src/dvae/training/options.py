@@ -16,9 +16,14 @@ __all__ = [
     "CallbackOptions",
     "OptimizerOptions",
     "PathOptions",
+    "RateSchedule",
     "TemperatureOptions",
     "TrainerOptions",
 ]
+
+
+RateSchedule = Literal["cosine", "linear", "constant"]
+"""Name of a schedule of the learning rate; see `OptimizerOptions`."""
 
 
 class TemperatureOptions(Options):
@@ -58,7 +63,7 @@ class OptimizerOptions(Options):
     name: str = ""
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: RateSchedule = "cosine"
     warmup: Steps = 0.05
 
     def learning_rate(self, total_steps: int) -> Schedule:
