@@ -128,3 +128,15 @@ def test_bernoulli_is_that_of_torch(size):
     assert torch.equal(Bernoulli().mean(logits), expected.mean)
     drawn = Bernoulli().sample(logits, generator)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("logit", [0.0, 1e-6, -90.0, 90.0, 1e4, -1e4])
+def test_bernoulli_at_a_single_logit_in_float32(logit):
+    images = torch.tensor([0.0, 1.0, 0.25]).view(3, 1, 1, 1)
+    logits = torch.full((3, 1, 1, 1), logit, requires_grad=True)
+    log_prob = Bernoulli().log_prob(images, logits)
+    log_prob.sum().backward()
+    wide = logits.detach().double()
+    expected = images * wide - torch.logaddexp(wide, wide.new_zeros(()))
+    assert torch.allclose(log_prob.double(), expected.flatten(), rtol=1e-6, atol=1e-7)
+    assert torch.allclose(logits.grad.double(), images - wide.sigmoid(), atol=1e-6)
