@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from importlib import import_module
 from operator import or_
+from os.path import abspath, expanduser
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -24,12 +25,14 @@ __all__ = [
     "Count",
     "Device",
     "Fraction",
+    "FullPath",
     "Limit",
     "NonNegative",
     "Options",
     "PathName",
     "Positive",
     "Seed",
+    "Share",
     "Size",
     "Split",
     "Steps",
@@ -43,6 +46,8 @@ MAX_ENUMERATION = 16_384
 """The largest number of codes, K^N, that can be enumerated."""
 
 PathName = Annotated[str, Field(min_length=1)]
+FullPath = Annotated[PathName, AfterValidator(lambda path: abspath(expanduser(path)))]
+"""A path that is made absolute, so that a checkpoint names the same file in any folder."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,6 +66,9 @@ def _count_or_fraction(value: int | float) -> int | float:
 
 Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+
+Share = Steps
+"""A count of images (a whole number), or a fraction of them (with a decimal point)."""
 
 
 def _not_zero(value: int | float) -> int | float:

@@ -198,7 +198,8 @@ def tutorial_batches(config: VAEConfig) -> tuple[Iterator[Tensor], int]:
     root = Path(config.paths.data_dir)
     unpack_mnist(root)
     mnist = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
-    data = Subset(mnist, range(len(mnist) - config.data.validation))
+    held_out = config.data.build(root, config.seed).held_out(len(mnist))
+    data = Subset(mnist, range(len(mnist) - held_out))
     loader = DataLoader(data, config.data.batch_size, shuffle=True, drop_last=True)
 
     def batches() -> Iterator[Tensor]:

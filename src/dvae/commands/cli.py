@@ -53,6 +53,10 @@ _EXTRAS = {
 
 _PATHS = {
     "checkpoint",
+    "data.root",
+    "data.test",
+    "data.train",
+    "data.val",
     "data_dir",
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -130,9 +134,13 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
 
 
 def _quote_path(argument: str) -> str:
-    """Quotes the value of a path key, in which Hydra would interpret characters such as =."""
+    """Quotes the value of a path key, in which Hydra would interpret characters such as =.
+
+    Without quotes it refuses most letters, and takes digits for a number.
+    """
     key, _, value = argument.partition("=")
-    if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
+    plain = re.fullmatch(r"(?!\d+$)[\w/.@%+:?|-]*", value, re.ASCII)
+    if key not in _PATHS or plain or value[0] in "'\"$":
         return argument
     return f"{key}={quoted(value)}"
 

@@ -1,8 +1,10 @@
-"""Batches, selected by index from one tensor in memory."""
+"""Batches, selected by index from one tensor."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 
 __all__ = ["Batch", "BatchGroups", "BatchOrder", "Batches", "ImageLoader"]
+
+_AHEAD = 3
+"""Batches that a thread reads before they are used."""
 
 
 class Batch(NamedTuple):
@@ -99,31 +104,45 @@ class BatchOrder:
 
 
 class ImageLoader:
-    """Iterates over batches of a split in memory; batches are on the device of the split.
+    """Iterates over batches of a split.
 
     Args:
         images: The split, uint8, (M, C, H, W).
         sampler: The order of batches.
         dynamic: Whether to draw binary images anew for each batch, keyed by seed, epoch and batch.
             Otherwise images are only converted to float.
+        device: Device of the batches.
+        read_ahead: Whether a thread reads the next images, which are on the CPU or on the disk,
+            while a batch is used.
     """
 
-    def __init__(self, images: Tensor, sampler: BatchOrder, *, dynamic: bool = False) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        sampler: BatchOrder,
+        *,
+        dynamic: bool = False,
+        device: torch.device | None = None,
+        read_ahead: bool = False,
+    ) -> None:
         # Lightning reads both attributes, and calls `sampler.set_epoch` before each epoch.
         self.sampler = sampler
         self.batch_sampler = None
         self._images = images
         self._dynamic = dynamic
+        self._device = device or images.device
+        self._read_ahead = read_ahead
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from number `start` on."""
-        generator = torch.Generator(self._images.device)
-        for number, order in islice(enumerate(self.sampler), start, None):
-            indices = order.to(self._images.device, non_blocking=True)
-            images = self._images.index_select(0, indices)
+        generator = torch.Generator(self._device)
+        orders = islice(self.sampler, start, None)
+        parts = _ahead(self._read, orders) if self._read_ahead else map(self._select, orders)
+        for number, part in enumerate(parts, start):
+            images, indices = (tensor.to(self._device, non_blocking=True) for tensor in part)
             if self._dynamic:
                 generator.manual_seed(keyed_seed("binarization", *self.sampler.key(number)))
                 images = redraw(images, generator)
@@ -131,8 +150,33 @@ class ImageLoader:
                 images = to_unit(images)
             yield Batch(images, indices)
 
+    def _select(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        indices = order.to(self._images.device, non_blocking=True)
+        return self._images.index_select(0, indices), indices
+
+    def _read(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        # Unlike torch, NumPy uses no further threads, which would slow down the training step.
+        images = torch.from_numpy(self._images.numpy().take(order.numpy(), axis=0))
+        return images.pin_memory() if self._device.type == "cuda" else images, order
+
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def _ahead(function: Callable[[_Item], _Result], items: Iterator[_Item]) -> Iterator[_Result]:
+    """Like `map`, but a thread computes the next results meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        pending = deque(thread.submit(function, item) for item in islice(items, _AHEAD))
+        try:
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(thread.submit(function, item) for item in islice(items, 1))
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 class Batches(Protocol):

@@ -1,10 +1,13 @@
-"""Lightning data module for images: three splits in memory."""
+"""Lightning data module for images: three splits in memory, or mapped into it."""
+
+from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
 
 from dvae.data.base import TaskData
 from dvae.data.binarize import binarize, to_unit
+from dvae.data.cache import map_images
 from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
 from dvae.data.sources.base import Source
 from dvae.errors import UserError
@@ -13,11 +16,19 @@ from dvae.randomness import keyed_generator
 __all__ = ["SPLITS", "ImageDataModule"]
 
 SPLITS = ("train", "val", "test")
-"""Training images, the held-out end of the training file, and the test file."""
+"""Training images, the source's validation images or the held-out end of the training file, and
+test images."""
+
+_CHUNK = 256
+_MEAN_OF = 4096
+"""Images of which the mean is taken where they are mapped into memory."""
 
 
 class ImageDataModule(TaskData):
-    """Splits the images of a source, binarizes them and serves batches from memory.
+    """Splits the images of a source, binarizes them and serves batches.
+
+    Batches come from the training device where all images fit there, and otherwise from memory or
+    from files that are mapped into it, which a thread reads ahead.
 
     Validation and test images are binarized once, from a fixed seed: they are the same in every
     process and run. Training images are binarized once with "fixed", and anew for every batch with
@@ -26,8 +37,9 @@ class ImageDataModule(TaskData):
     Args:
         source: Where the images come from.
         binarization: "dynamic", "fixed" or "none".
-        validation: Images at the end of the training file that are held out; 0 trains on all, and
-            validates on the test images.
+        validation: Images at the end of the training file that are held out, where the source has
+            no validation images: a count (int) or a fraction (float). With 0, training uses all
+            images, and no model is selected by validation.
         batch_size: Images in a training batch, over all processes together.
         eval_batch_size: Images in a batch of validation and test; no metric depends on it.
         seed: Seed of the order of batches and of dynamic binarization.
@@ -45,7 +57,7 @@ class ImageDataModule(TaskData):
         source: Source,
         *,
         binarization: str,
-        validation: int,
+        validation: int | float,
         batch_size: int,
         eval_batch_size: int,
         seed: int,
@@ -64,10 +76,11 @@ class ImageDataModule(TaskData):
         self.limit_train_batches = limit_train_batches
         self.limit_eval_batches = limit_eval_batches
         self._splits: dict[str, Tensor] = {}
+        self._device = torch.device("cpu")
 
     @property
     def validates(self) -> bool:
-        """Whether images are held out."""
+        """Whether there are validation images to select models by."""
         return self.validation > 0
 
     def check_processes(self, world_size: int) -> None:
@@ -83,16 +96,19 @@ class ImageDataModule(TaskData):
             )
 
     def prepare_data(self) -> None:
-        """Unpacks or downloads the files; Lightning calls it in one process only."""
+        """Unpacks, downloads or decodes the files."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the splits, and moves them to the training device if they fit there."""
         if not self._splits:
             self._splits = self._load_splits()
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if _fits(sum(images.numel() for images in self._splits.values()), device):
-            self._splits = {split: images.to(device) for split, images in self._splits.items()}
+        if self.trainer:
+            self._device = self.trainer.strategy.root_device
+        if _fits(sum(images.numel() for images in self._splits.values()), self._device):
+            self._splits = {
+                split: images.to(self._device) for split, images in self._splits.items()
+            }
 
     def images(self, split: str) -> Tensor:
         """The uint8 images of a split, (M, C, H, W), after any binarization that is done once."""
@@ -100,9 +116,21 @@ class ImageDataModule(TaskData):
             self.setup()
         return self._splits[split]
 
+    def names(self, split: str) -> list[str] | None:
+        """Names of the files of a split, in the order of its images, if each image has its own."""
+        return self.source.names(split)
+
     def pixel_mean(self) -> Tensor:
-        """Mean training image in [0, 1], (C, H, W), on the CPU."""
-        return to_unit(self.images("train")).mean(0).cpu()
+        """Mean training image in [0, 1], (C, H, W), on the CPU.
+
+        Where images are mapped into memory, it is the mean of some, evenly spaced.
+        """
+        images = self.images("train")
+        if not self.source.mapped:
+            return to_unit(images).mean(0).cpu()
+        some = images[:: -(-len(images) // _MEAN_OF)]
+        total = sum(part.sum(0, dtype=torch.int64) for part in some.split(_CHUNK))
+        return (total / (255 * len(some))).cpu()
 
     def steps_per_epoch(self) -> int:
         """Training batches in an epoch.
@@ -134,7 +162,7 @@ class ImageDataModule(TaskData):
             world_size=world_size,
         )
         dynamic = self.binarization == "dynamic"
-        return ImageLoader(self.images("train"), sampler, dynamic=dynamic)
+        return self._loader(self.images("train"), sampler, dynamic)
 
     def eval_dataloader(self, split: str) -> ImageLoader:
         """Batches of a split in the order of the file; "dynamic" binarizes only once here."""
@@ -149,7 +177,12 @@ class ImageDataModule(TaskData):
             rank=rank,
             world_size=world_size,
         )
-        return ImageLoader(images, sampler)
+        return self._loader(images, sampler)
+
+    def _loader(self, images: Tensor, sampler: BatchOrder, dynamic: bool = False) -> ImageLoader:
+        elsewhere = images.device != self._device or self.source.mapped
+        ahead = elsewhere and images.device.type == "cpu"
+        return ImageLoader(images, sampler, dynamic=dynamic, device=self._device, read_ahead=ahead)
 
     def val_dataloader(self) -> ImageLoader:
         """Batches of the validation images."""
@@ -170,18 +203,38 @@ class ImageDataModule(TaskData):
 
     def _binarize_once(self, images: Tensor, split: str) -> Tensor:
         generator = keyed_generator(f"binarization of {split}")
-        return binarize(images.cpu(), generator).to(images.device)
+        if not self.source.mapped or images.device.type != "cpu":
+            return binarize(images.cpu(), generator).to(images.device)
+        # A file without a name: the system removes it when the process ends.
+        with TemporaryFile(dir=self.source.root) as file:
+            for part in images.split(_CHUNK):
+                file.write(binarize(part, generator).numpy().tobytes())
+            file.flush()
+            return map_images(file, images.shape)
 
-    def _load_splits(self) -> dict[str, Tensor]:
-        training, test = self.source.load(train=True), self.source.load(train=False)
-        if self.validation >= len(training):
+    def held_out(self, count: int) -> int:
+        """How many of so many training images are held out at their end.
+
+        Raises:
+            UserError: If no others are left.
+        """
+        share = self.validation
+        held_out = share if isinstance(share, int) else max(share > 0, round(share * count))
+        if held_out >= count:
             raise UserError(
-                f"data.validation: expected fewer than the {len(training)} training images, "
+                f"data.validation: expected fewer than the {count} training images, "
                 f"found {self.validation}"
             )
-        held_out = len(training) - self.validation
-        val = training[held_out:] if self.validation else test
-        splits = {"train": training[:held_out], "val": val, "test": test}
+        return held_out
+
+    def _load_splits(self) -> dict[str, Tensor]:
+        train, test = self.source.load(train=True), self.source.load(train=False)
+        val = self.source.load_validation()
+        if val is None:
+            held_out = self.held_out(len(train))
+            train, val = train[: len(train) - held_out], train[len(train) - held_out :]
+            val = val if held_out else test
+        splits = {"train": train, "val": val, "test": test}
         if self.binarization == "none":
             return splits
         if self.binarization == "dynamic":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dvae.options import Count, Options, Size
+from dvae.options import Count, Options, Share
 
 if TYPE_CHECKING:
     from dvae.data.module import ImageDataModule
@@ -28,29 +28,30 @@ class ImageDataOptions(Options):
         size: Height and width of the images, in pixels: one number for both, or two.
         binarization: "dynamic" draws binary pixels anew for each batch, "fixed" once; "none" keeps
             grey or coloured ones.
-        validation: Images at the end of the training file that are held out; 0 trains on all, and
-            validates on the test images.
+        validation: Images at the end of the training file that are held out, a count or a fraction;
+            0 trains on all, and validates on the test images.
         batch_size: Images in a training batch, over all processes together.
         eval_batch_size: Images in a batch of validation and test; no metric depends on it.
-        channels: C.
+        channels: C; 1 unless a source says otherwise.
         num_classes: Number of classes, where images have labels.
     """
 
     name: str = ""
     size: ImageSize
     binarization: Binarization = "dynamic"
-    validation: Size = 10_000
+    validation: Share = 10_000
     batch_size: Annotated[int, Field(ge=2)] = 128
     eval_batch_size: Count = 1000
 
-    channels: ClassVar[int] = 1
+    # Without a value here, a source may also have it as a field.
+    channels: ClassVar[int]
     num_classes: ClassVar[int | None] = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         height, width = [self.size] * 2 if isinstance(self.size, int) else self.size
-        return (self.channels, height, width)
+        return (getattr(self, "channels", 1), height, width)
 
     @abstractmethod
     def build_source(self, root: Path) -> Source:

@@ -69,6 +69,10 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
     options = frozenset(
         {
             "data.name",
+            "data.root",
+            "data.train",
+            "data.val",
+            "data.test",
             "data.binarization",
             "data.validation",
             "relaxed_temperature",
@@ -99,9 +103,20 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         changed = config.data.model_dump(exclude_none=True)
         if isinstance(config, EvaluateConfig):
             changed["eval_batch_size"] = config.batch_size or _EVAL_BATCH_SIZE
-        values = stored.data.model_dump() | changed
-        kind, shape = self.check_source(values["name"], stored), stored.data.image_shape
-        options = parse(kind, {key: values[key] for key in kind.model_fields if key in values})
+        name = changed.get("name", stored.data.name)
+        kind = self.check_source(name, stored)
+        for key in changed.keys() - kind.model_fields.keys():
+            raise UserError(f"data.{key}: no such key with data.name={name}")
+        shape, fields = stored.data.image_shape, type(stored.data).model_fields
+        # What both sources have; in some, `validation` is of another kind.
+        shared = {
+            key: value
+            for key, value in stored.data.model_dump().items()
+            if key in kind.model_fields
+            and kind.model_fields[key].annotation == fields[key].annotation
+        }
+        channels = {"channels": shape[0]} if "channels" in kind.model_fields else {}
+        options = parse(kind, channels | shared | changed)
         if options.image_shape != shape:
             raise UserError(
                 f"data.name: expected images of shape {shape}, as in the checkpoint, found "

@@ -8,7 +8,19 @@ from pydantic import Field
 
 from dvae.data.options import Binarization
 from dvae.data.sources import SOURCES
-from dvae.options import Count, Device, Options, PathName, Positive, Seed, Size, Split, one_of
+from dvae.options import (
+    Count,
+    Device,
+    FullPath,
+    Options,
+    PathName,
+    Positive,
+    Seed,
+    Share,
+    Size,
+    Split,
+    one_of,
+)
 
 __all__ = ["DataOverride", "EvaluateConfig", "FromCheckpointConfig", "SampleConfig"]
 
@@ -17,8 +29,12 @@ class DataOverride(Options):
     """Data keys that override those of a checkpoint; null keeps the checkpoint's value."""
 
     name: Annotated[str, one_of(SOURCES)] | None = None
+    root: FullPath | None = None
+    train: FullPath | None = None
+    val: FullPath | None = None
+    test: FullPath | None = None
     binarization: Binarization | None = None
-    validation: Size | None = None
+    validation: Share | None = None
 
 
 class FromCheckpointConfig(Options):

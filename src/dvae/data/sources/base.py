@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from torchvision.transforms.functional import resize
 
 from dvae.errors import UserError
 
-__all__ = ["Source"]
+__all__ = ["Source", "resized"]
 
 _CHUNK = 2048
 
 
 class Source(ABC):
-    """Loads training and test images of one shape into memory.
+    """Loads training and test images of one shape.
 
     Args:
         name: Name in configurations, for error messages.
@@ -25,9 +26,11 @@ class Source(ABC):
 
     Attributes:
         files: Names of the files in the data folder, for error messages.
+        mapped: Whether the images are memory-mapped files, which may be larger than memory.
     """
 
     files: str
+    mapped: ClassVar[bool] = False
 
     def __init__(self, name: str, root: Path, image_shape: Sequence[int]) -> None:
         self.name = name
@@ -45,6 +48,18 @@ class Source(ABC):
     @abstractmethod
     def read(self, train: bool) -> Tensor:
         """Reads the training or the test images, uint8 (M, C, any height, any width)."""
+
+    def read_validation(self) -> Tensor | None:
+        """Reads the validation images, as `read` does, if the source has some of its own.
+
+        Returns:
+            The images, or None if the end of the training images is to be held out.
+        """
+        return None
+
+    def names(self, split: str) -> list[str] | None:
+        """Names of the files of a split ("train", "val" or "test"), if each image has its own."""
+        return None
 
     def read_labels(self, train: bool) -> Tensor:
         """Reads the class of each image, int64 in 0 … `num_classes` − 1, (M,).
@@ -71,7 +86,14 @@ class Source(ABC):
         Raises:
             UserError: If there are no images, or their dtype or number of channels is wrong.
         """
-        images = self.read(train)
+        return self._shaped(self.read(train))
+
+    def load_validation(self) -> Tensor | None:
+        """The source's own validation images, as `load` returns them, or None."""
+        images = self.read_validation()
+        return None if images is None else self._shaped(images)
+
+    def _shaped(self, images: Tensor) -> Tensor:
         kind = (images.dtype, images.ndim, images.shape[1] if images.ndim > 1 else 0)
         if kind != (torch.uint8, 4, self.image_shape[0]) or not len(images):
             raise UserError(
@@ -79,7 +101,10 @@ class Source(ABC):
                 f"found {images.dtype} {tuple(images.shape)}"
             )
         if images.shape[1:] != self.image_shape:
-            size = list(self.image_shape[1:])
-            parts = [resize(part, size, antialias=True) for part in images.split(_CHUNK)]
-            images = torch.cat(parts)
+            images = torch.cat([resized(part, self.image_shape) for part in images.split(_CHUNK)])
         return images.contiguous()
+
+
+def resized(images: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Resizes uint8 images (M, C, any height, any width) to (M, C, H, W)."""
+    return resize(images, list(image_shape[1:]), antialias=True)

@@ -1,4 +1,4 @@
-"""Data sets of torchvision, downloaded if missing, with bright ink on a dark background."""
+"""Data sets of torchvision, downloaded if missing; ink is bright on a dark background."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,17 @@ from torchvision.transforms.functional import pil_to_tensor
 from dvae.data.sources.base import Source
 from dvae.errors import UserError
 
-__all__ = ["EMNIST", "KMNIST", "FashionMNIST", "Omniglot", "TorchvisionSource"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "EMNIST",
+    "KMNIST",
+    "SVHN",
+    "FashionMNIST",
+    "Omniglot",
+    "TorchvisionSource",
+    "usable",
+]
 
 
 class TorchvisionSource(Source):
@@ -54,19 +64,29 @@ class TorchvisionSource(Source):
             UserError: If it can be neither read nor downloaded.
         """
         if train not in self._opened:
-            self._opened[train] = self._try(lambda: self._construct(train))
+            self._opened[train] = usable(self, lambda: self._construct(train))
         return self._opened[train]
 
-    def _try(self, read: Callable[[], Any]) -> Any:
-        """Calls a function that reads files, and turns its errors into a `UserError`."""
-        try:
-            return read()
-        except (RuntimeError, URLError, OSError, ValueError, AssertionError) as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise UserError(
-                f"data={self.name}: expected the files {self.files} in {self.root} or a connection "
-                f"to download them, found neither usable ({lines[-1]})"
-            ) from error
+
+def usable(source: Source, read: Callable[[], Any]) -> Any:
+    """Calls a function that reads or downloads a source's files.
+
+    Raises:
+        UserError: If the files can be neither read nor downloaded, or a package is missing.
+    """
+    try:
+        return read()
+    except ImportError as error:
+        raise UserError(
+            f"data={source.name}: expected the package {error.name}, found none; "
+            'pip install -e ".[datasets]"'
+        ) from error
+    except (RuntimeError, URLError, OSError, ValueError, AssertionError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UserError(
+            f"data={source.name}: expected the files {source.files} in {source.root} or a "
+            f"connection to download them, found neither usable ({lines[-1]})"
+        ) from error
 
 
 class FashionMNIST(TorchvisionSource):
@@ -107,7 +127,8 @@ class Omniglot(TorchvisionSource):
     def read(self, train: bool) -> Tensor:
         """Reads the images; see `Source.read`."""
         drawings = self._open(train)
-        pixels = self._try(lambda: torch.stack([pil_to_tensor(image) for image, _ in drawings]))
+        images = (pil_to_tensor(image) for image, _ in drawings)
+        pixels = usable(self, lambda: torch.stack(list(images)))
         return 255 - pixels
 
     def read_labels(self, train: bool) -> Tensor:
@@ -116,3 +137,42 @@ class Omniglot(TorchvisionSource):
 
     def _construct(self, train: bool) -> Any:
         return datasets.Omniglot(str(self.root), background=train, download=True)
+
+
+class CIFAR10(TorchvisionSource):
+    """Animals and vehicles, 50,000 and 10,000 photographs of 32 × 32; Krizhevsky 2009."""
+
+    files = "cifar-10-batches-py/{data_batch_1 … data_batch_5,test_batch,batches.meta}"
+    dataset = datasets.CIFAR10
+
+    def read(self, train: bool) -> Tensor:
+        """Reads the images; see `Source.read`."""
+        return torch.from_numpy(self._open(train).data).permute(0, 3, 1, 2)
+
+    def read_labels(self, train: bool) -> Tensor:
+        """Reads the classes; see `Source.read_labels`."""
+        return torch.tensor(self._open(train).targets)
+
+
+class CIFAR100(CIFAR10):
+    """The same in 100 finer classes."""
+
+    files = "cifar-100-python/{train,test,meta}"
+    dataset = datasets.CIFAR100
+
+
+class SVHN(TorchvisionSource):
+    """House numbers, 73,257 and 26,032 photographs of 32 × 32; Netzer et al. 2011."""
+
+    files = "{train,test}_32x32.mat"
+
+    def read(self, train: bool) -> Tensor:
+        """Reads the images; see `Source.read`."""
+        return torch.from_numpy(self._open(train).data)
+
+    def read_labels(self, train: bool) -> Tensor:
+        """Reads the digits; see `Source.read_labels`."""
+        return torch.from_numpy(self._open(train).labels)
+
+    def _construct(self, train: bool) -> Any:
+        return datasets.SVHN(self.root, split="train" if train else "test", download=True)

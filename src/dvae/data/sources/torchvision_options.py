@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dvae.data.options import ImageDataOptions, ImageSize
-from dvae.options import Size
+from dvae.data.options import Binarization, ImageDataOptions, ImageSize
+from dvae.options import Share
 
 if TYPE_CHECKING:
     from dvae.data.sources.base import Source
 
-__all__ = ["EMNISTOptions", "FashionMNISTOptions", "KMNISTOptions", "OmniglotOptions"]
+__all__ = [
+    "CIFAR10Options",
+    "CIFAR100Options",
+    "EMNISTOptions",
+    "FashionMNISTOptions",
+    "KMNISTOptions",
+    "OmniglotOptions",
+    "SVHNOptions",
+]
 
 
 class FashionMNISTOptions(ImageDataOptions):
@@ -61,10 +69,61 @@ class OmniglotOptions(ImageDataOptions):
 
     name: Literal["omniglot"] = "omniglot"
     size: ImageSize = 28
-    validation: Size = 2000
+    validation: Share = 2000
 
     def build_source(self, root: Path) -> Source:
         """Builds the source; see `ImageDataOptions.build_source`."""
         from dvae.data.sources.torchvision import Omniglot
 
         return Omniglot(self.name, root, self.image_shape)
+
+
+class CIFAR10Options(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.CIFAR10`."""
+
+    name: Literal["cifar10"] = "cifar10"
+    size: ImageSize = 32
+    binarization: Binarization = "none"
+    validation: Share = 5000
+    channels = 3
+    num_classes = 10
+
+    def build_source(self, root: Path) -> Source:
+        """Builds the source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import CIFAR10
+
+        return CIFAR10(self.name, root, self.image_shape)
+
+
+class CIFAR100Options(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.CIFAR100`."""
+
+    name: Literal["cifar100"] = "cifar100"
+    size: ImageSize = 32
+    binarization: Binarization = "none"
+    validation: Share = 5000
+    channels = 3
+    num_classes = 100
+
+    def build_source(self, root: Path) -> Source:
+        """Builds the source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import CIFAR100
+
+        return CIFAR100(self.name, root, self.image_shape)
+
+
+class SVHNOptions(ImageDataOptions):
+    """See `dvae.data.sources.torchvision.SVHN`."""
+
+    name: Literal["svhn"] = "svhn"
+    size: ImageSize = 32
+    binarization: Binarization = "none"
+    validation: Share = 5000
+    channels = 3
+    num_classes = 10
+
+    def build_source(self, root: Path) -> Source:
+        """Builds the source; see `ImageDataOptions.build_source`."""
+        from dvae.data.sources.torchvision import SVHN
+
+        return SVHN(self.name, root, self.image_shape)

@@ -169,8 +169,8 @@ class LabelledImageDataModule(ImageDataModule):
         training = split == "train" or (split == "val" and self.validates)
         labels = self.source.read_labels(train=training)
         if training and self.validates:
-            held_out = len(labels) - self.validation
-            labels = labels[:held_out] if split == "train" else labels[held_out:]
+            first = len(labels) - self.held_out(len(labels))
+            labels = labels[:first] if split == "train" else labels[first:]
         return labels.to(images.device)
 
     def labelled(self) -> Tensor:

@@ -29,6 +29,8 @@ _COLLAPSED = 0.1
 """A rate below this, in nats, counts as a collapsed posterior."""
 _FULL = 0.97
 """Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
+_CHUNK = 1000
+"""Images whose distortion is computed at a time, as they may be more than fit in memory."""
 
 
 class VAEModule(CodeModule):
@@ -142,9 +144,13 @@ class VAEModule(CodeModule):
     def _mean_distortion(self, data: ImageDataModule) -> float:
         """Distortion if every validation image is decoded as the mean training image, in nats."""
         if self._baseline is None:
-            likelihood, images = self.vae.likelihood, to_unit(data.images("val"))
+            likelihood, images = self.vae.likelihood, data.images("val")
             parameters = likelihood.start(data.pixel_mean().to(images.device))
-            self._baseline = -likelihood.log_prob(images, parameters).mean().item()
+            total = sum(
+                likelihood.log_prob(to_unit(part), parameters).sum().item()
+                for part in images.split(_CHUNK)
+            )
+            self._baseline = -total / len(images)
         return self._baseline
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:

@@ -1,0 +1,72 @@
+"""Images that are prepared once, in files that all processes and runs map into memory."""
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvae.errors import UserError
+from dvae.files import lock_folder, remove_parts, write_folder
+
+__all__ = ["IMAGES", "map_images", "prepared_folder", "read_only"]
+
+
+IMAGES = "images.uint8"
+"""Name of the file of images (M, C, H, W), without a header."""
+
+
+def prepared_folder(
+    data_dir: Path, name: str, key: Any, shape: Sequence[int], fill: Callable[[Path], None]
+) -> Path:
+    """A folder of prepared files, `data_dir/prepared/NAME-HASH`, which is filled if it is missing.
+
+    It is written whole or not at all. One process fills it, and the others wait.
+
+    Args:
+        data_dir: The data folder.
+        name: Name of the source.
+        key: Everything that the files depend on, as values that JSON knows.
+        shape: (M, C, H, W).
+        fill: Writes `IMAGES`, and what else belongs to it, into the folder it is called with.
+
+    Raises:
+        UserError: If the disk is too small.
+    """
+    root = data_dir / "prepared"
+    digest = blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
+    folder = root / f"{name}-{digest}"
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with lock_folder(root, f"{root}: waiting for another process that prepares images"):
+        if not folder.is_dir():
+            remove_parts(root)
+            needed, free = math.prod(shape), shutil.disk_usage(root).free
+            if needed > free:
+                raise UserError(
+                    f"paths.data_dir: expected {needed / 1e9:.1f} GB of free space for {shape[0]} "
+                    f"prepared images, found {free / 1e9:.1f} at {root}"
+                )
+            with write_folder(folder) as part:
+                fill(part)
+    return folder
+
+
+def map_images(file: Path | IO[bytes], shape: Sequence[int]) -> Tensor:
+    """The images of a file of bytes, uint8 (M, C, H, W), read only when they are used."""
+    return read_only(np.memmap(file, np.uint8, "r", shape=tuple(shape)))
+
+
+def read_only(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor in the memory of an array that must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)
