@@ -18,7 +18,14 @@ OPTIONS = [
 COMPANIONS = {
     "estimator=exact": ["model.num_latents=4", "model.num_categories=8", "objective.num_samples=1"],
     "temperature=none": ["estimator=zgr"],
+    "data=arrays": [
+        "data.train=train.npy",
+        "data.test=test.npy",
+        "data.size=28",
+        "data.channels=1",
+    ],
     "data=episodes": ["task=policy"],
+    "data=folder": ["data.root=pictures"],
     "data=labelled_mnist": ["task=semi_supervised"],
     "model=actor_critic": ["task=policy"],
     "model=class_style": ["task=semi_supervised"],

@@ -1,11 +1,15 @@
 import gzip
 import hashlib
+import pickle
 import shutil
+import sys
+import types
 from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import datasets
 
 from dvae.data.binarize import to_unit
@@ -97,8 +101,6 @@ def test_emnist_is_turned_upright(idx_folder, data_dir):
 
 
 def test_omniglot_is_inverted_and_resized(tmp_path, monkeypatch):
-    from PIL import Image
-
     folder = tmp_path / "omniglot-py" / "images_background" / "Latin" / "character01"
     folder.mkdir(parents=True)
     drawing = np.full((105, 105), 255, np.uint8)
@@ -115,13 +117,96 @@ def test_omniglot_is_inverted_and_resized(tmp_path, monkeypatch):
     assert images.float().mean() == pytest.approx((255 - drawing).mean(), rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist", "omniglot"])
+def _cifar(folder, dataset, monkeypatch, key):
+    """Batches of two pictures each, under the checksums that torchvision expects."""
+    root = folder / dataset.base_folder
+    root.mkdir()
+    pixels = np.arange(2 * 3072, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
+    for name, _ in [*dataset.train_list, *dataset.test_list]:
+        (root / name).write_bytes(pickle.dumps({"data": pixels, key: [3, 9]}))
+    meta = root / dataset.meta["filename"]
+    meta.write_bytes(pickle.dumps({dataset.meta["key"]: [str(i) for i in range(10)]}))
+    for lists in ("train_list", "test_list"):
+        files = [[name, _md5(root / name)] for name, _ in getattr(dataset, lists)]
+        monkeypatch.setattr(dataset, lists, files)
+    monkeypatch.setattr(dataset, "meta", dataset.meta | {"md5": _md5(meta)})
+    return torch.from_numpy(pixels.reshape(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "key", "batches"),
+    [("cifar10", datasets.CIFAR10, "labels", 5), ("cifar100", datasets.CIFAR100, "fine_labels", 1)],
+)
+def test_cifar(tmp_path, monkeypatch, name, dataset, key, batches):
+    expected = _cifar(tmp_path, dataset, monkeypatch, key)
+    assert torch.equal(_load(name, tmp_path, True), expected.repeat(batches, 1, 1, 1))
+    assert torch.equal(_load(name, tmp_path, False), expected)
+    source = SOURCES[name]().build_source(tmp_path)
+    assert source.read_labels(train=False).tolist() == [3, 9]
+    assert SOURCES[name](size=16).build_source(tmp_path).load(train=False).shape == (2, 3, 16, 16)
+
+
+def test_svhn(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    content = {"X": pixels, "y": np.array([[1], [10], [2], [9]])}
+    reader = types.ModuleType("scipy.io")
+    reader.loadmat = lambda path: content
+    package = types.ModuleType("scipy")
+    package.io = reader
+    for split, (_, name, _) in datasets.SVHN.split_list.items():
+        (tmp_path / name).write_text(split)
+    checked = {
+        split: [url, name, _md5(tmp_path / name)]
+        for split, (url, name, _) in datasets.SVHN.split_list.items()
+    }
+    monkeypatch.setattr(datasets.SVHN, "split_list", checked)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UserError, match=r"data=svhn: expected the package scipy.*\[datasets\]"):
+        _load("svhn", tmp_path, True)
+    monkeypatch.setitem(sys.modules, "scipy", package)
+    monkeypatch.setitem(sys.modules, "scipy.io", reader)
+    assert torch.equal(_load("svhn", tmp_path, True), torch.from_numpy(pixels).permute(3, 2, 0, 1))
+    labels = SOURCES["svhn"]().build_source(tmp_path).read_labels(train=True)
+    assert labels.tolist() == [1, 0, 2, 9]
+
+
+def test_celeba_is_split_as_published(tmp_path):
+    folder = tmp_path / "celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    lines = []
+    for number, split in enumerate([0, 0, 0, 1, 2, 2], 1):
+        face = Image.new("RGB", (178, 218), (0, 0, 40 * number))
+        face.save(folder / f"{number:06}.jpg")
+        lines.append(f"{number:06}.jpg {split}\n")
+    (folder.parent / "list_eval_partition.txt").write_text("".join(lines))
+    module = SOURCES["celeba"](size=16).build(tmp_path, 0)
+    found = {
+        split: {
+            name: int(image[2].float().mean().round())
+            for name, image in zip(module.names(split), module.images(split), strict=True)
+        }
+        for split in ("train", "val", "test")
+    }
+    expected = {"train": (1, 2, 3), "val": (4,), "test": (5, 6)}
+    for split, numbers in expected.items():
+        assert found[split].keys() == {f"{number:06}.jpg" for number in numbers}
+        for name, blue in found[split].items():
+            assert abs(blue - 40 * int(name.split(".")[0])) <= 2
+    assert module.images("train").shape == (3, 3, 16, 16)
+
+
+OFFLINE = ["fashion_mnist", "kmnist", "emnist", "omniglot", "cifar10", "cifar100", "svhn", "celeba"]
+
+
+@pytest.mark.parametrize("name", OFFLINE)
 def test_error_offline_names_the_missing_files(tmp_path, monkeypatch, name):
     def offline(*args, **options):
         raise OSError("no route to host")
 
-    for module in ("mnist", "omniglot"):
+    for module in ("mnist", "omniglot", "cifar"):
         monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", offline)
+    monkeypatch.setattr("torchvision.datasets.svhn.download_url", offline)
+    monkeypatch.setattr("torchvision.datasets.celeba.download_file_from_google_drive", offline)
     with pytest.raises(UserError) as caught:
         _load(name, tmp_path, True)
     message = str(caught.value)
