@@ -1,9 +1,13 @@
 """Binarization, the order of batches and their groups."""
 
+import mmap
+
 import pytest
 import torch
 
+from dvae.data import cache
 from dvae.data.binarize import binarize, redraw, to_unit
+from dvae.data.cache import map_images, prefetch
 from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
 
 
@@ -82,3 +86,38 @@ def test_loader_pairs_images_with_their_indices():
     for images, indices in loader:
         assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), indices)
         assert images.dtype == torch.float32
+
+
+def test_a_loader_that_reads_ahead_gives_the_same_batches():
+    order = BatchOrder(20, 4, shuffle=True)
+    for dynamic in (True, False):
+        usual = ImageLoader(_images(20).contiguous(), order, dynamic=dynamic)
+        ahead = ImageLoader(_images(20).contiguous(), order, dynamic=dynamic, read_ahead=True)
+        for start in (0, 3):
+            pairs = list(zip(usual.batches(start), ahead.batches(start), strict=True))
+            assert len(pairs) == 5 - start
+            for one, other in pairs:
+                assert torch.equal(one.images, other.images)
+                assert torch.equal(one.indices, other.indices)
+
+
+def test_an_error_in_the_thread_is_raised():
+    loader = ImageLoader(_images(3).contiguous(), BatchOrder(20, 4), read_ahead=True)
+    with pytest.raises(IndexError):
+        list(loader)
+
+
+def test_prefetching_covers_the_images_with_whole_pages(tmp_path, monkeypatch):
+    path = tmp_path / "images"
+    path.write_bytes(bytes(100 * 5000))
+    images = map_images(path, (100, 1, 50, 100))[10:]
+    # The system accepts the ranges.
+    calls = []
+    usual = cache._madvise
+    monkeypatch.setattr(cache, "_madvise", lambda *range: calls.append((*range, usual(*range))))
+    prefetch(images, [0, 7, 89])
+    for index, (page, length, _, result) in zip([0, 7, 89], calls, strict=True):
+        assert result == 0
+        assert page % mmap.PAGESIZE == 0
+        first = images[index].data_ptr()
+        assert page <= first < first + 5000 == page + length

@@ -40,6 +40,8 @@ class Timing:
         ratio: Time relative to the reference case in the same round, median over rounds.
         images_per_second: Batch size divided by the median time.
         mebibytes: Peak memory of the process, libraries included; on a GPU, of the GPU.
+        anonymous: Memory of the process at the end that belongs to no file, in MiB. Images that are
+            mapped into memory do not count.
     """
 
     case: str
@@ -47,6 +49,7 @@ class Timing:
     ratio: float
     images_per_second: float
     mebibytes: float
+    anonymous: float
 
 
 def benchmark(config: BenchmarkConfig) -> list[Timing]:
@@ -73,7 +76,8 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         seconds = median(row[i] for row in rounds)
         ratio = median(row[i] / row[reference] for row in rounds)
         speed = case.config.data.batch_size / seconds
-        timings.append(Timing(case.name, 1e3 * seconds, ratio, speed, reports[i]["mebibytes"]))
+        memory = (reports[i]["mebibytes"], reports[i]["anonymous"])
+        timings.append(Timing(case.name, 1e3 * seconds, ratio, speed, *memory))
     output.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": reports[0]["machine"],
@@ -169,7 +173,7 @@ def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Tabl
         caption_justify="left",
     )
     table.add_column("case")
-    for name in ("ms", "relative", "images / s", "peak MiB"):
+    for name in ("ms", "relative", "images / s", "peak MiB", "anonymous MiB"):
         table.add_column(name, justify="right")
     for timing in timings:
         table.add_row(
@@ -178,5 +182,6 @@ def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Tabl
             f"{timing.ratio:.2f}",
             f"{timing.images_per_second:,.0f}",
             f"{timing.mebibytes:,.0f}",
+            f"{timing.anonymous:,.0f}",
         )
     return table

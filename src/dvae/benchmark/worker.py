@@ -1,5 +1,6 @@
 """A worker process of the benchmark: waits for its turns and times the steps of one case."""
 
+import math
 import os
 import platform
 import pty
@@ -9,6 +10,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from dvae.errors import UserError
@@ -96,7 +98,22 @@ class _Turns:
         if self._on_cuda():
             device, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
         machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        return {"mebibytes": peak, "machine": machine, "profile": self._profile}
+        return {
+            "mebibytes": peak,
+            "anonymous": _anonymous(),
+            "machine": machine,
+            "profile": self._profile,
+        }
+
+
+def _anonymous() -> float:
+    """Memory of the process that belongs to no file, in MiB; NaN where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return math.nan
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["RssAnon"].split()[0]) / 1024 if "RssAnon" in sizes else math.nan
 
 
 def work(case: Case, pipe: Connection) -> None:

@@ -1,10 +1,12 @@
 """Images that are prepared once, in files that all processes and runs map into memory."""
 
+import ctypes
 import json
 import math
+import mmap
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +18,7 @@ from torch import Tensor
 from dvae.errors import UserError
 from dvae.files import lock_folder, remove_parts, write_folder
 
-__all__ = ["IMAGES", "map_images", "prepared_folder", "read_only"]
+__all__ = ["IMAGES", "map_images", "prefetch", "prepared_folder", "read_only"]
 
 
 IMAGES = "images.uint8"
@@ -70,3 +72,24 @@ def read_only(array: np.ndarray[Any, Any]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(array)
+
+
+_madvise = ctypes.PyDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def prefetch(images: Tensor, indices: Iterable[int]) -> None:
+    """Asks the system to read some images of a file from the disk, all at the same time.
+
+    Otherwise it would read them one after another, each with 128 KiB of what lies around it: ten
+    times slower if the file is larger than memory.
+
+    Args:
+        images: From `map_images`, contiguous.
+        indices: Which of them.
+    """
+    size, start = images[0].numel(), images.data_ptr()
+    for index in indices:
+        first = start + index * size
+        page = first - first % mmap.PAGESIZE
+        _madvise(page, first + size - page, mmap.MADV_WILLNEED)

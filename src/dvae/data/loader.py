@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dvae.data.binarize import redraw, to_unit
+from dvae.data.cache import prefetch
 from dvae.errors import UserError
 from dvae.randomness import keyed_generator, keyed_seed
 
@@ -155,6 +156,7 @@ class ImageLoader:
         return self._images.index_select(0, indices), indices
 
     def _read(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        prefetch(self._images, order.tolist())
         # Unlike torch, NumPy uses no further threads, which would slow down the training step.
         images = torch.from_numpy(self._images.numpy().take(order.numpy(), axis=0))
         return images.pin_memory() if self._device.type == "cuda" else images, order
