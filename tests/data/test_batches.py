@@ -121,3 +121,16 @@ def test_prefetching_covers_the_images_with_whole_pages(tmp_path, monkeypatch):
         assert page % mmap.PAGESIZE == 0
         first = images[index].data_ptr()
         assert page <= first < first + 5000 == page + length
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_batches_on_a_gpu_do_not_depend_on_where_the_images_are(dynamic):
+    gpu, order = torch.device("cuda"), BatchOrder(20, 4, shuffle=True)
+    images = _images(20).contiguous()
+    there = ImageLoader(images.to(gpu), order, dynamic=dynamic)
+    here = ImageLoader(images, order, dynamic=dynamic, device=gpu, read_ahead=True)
+    for one, other in zip(there, here, strict=True):
+        assert one.images.device == other.images.device
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.indices, other.indices)
