@@ -126,15 +126,15 @@ def read_curve(case: str, seed: int, folder: Path, start: float) -> Curve:
 def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
     overrides = " ".join([*config.shared, *config.extra])
     table = Table(
-        title=f"Seconds from the command, median of {config.rounds} seeds",
+        title=f"Seconds from the command to −{TAG}, in nats; median of {config.rounds} seeds",
         caption=f"relative to {config.relative_to!r}; all with {overrides or 'nothing'}",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("case", no_wrap=True)
     for target in config.targets:
-        table.add_column(f"−elbo ≤ {target:g}", justify="right")
-    table.add_column("last −elbo", justify="right")
+        table.add_column(f"{target:g}", justify="right")
+    table.add_column("last", justify="right")
     table.add_column("after s", justify="right")
     table.add_column("relative", justify="right")
     last = {
