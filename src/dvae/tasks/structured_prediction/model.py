@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dvae.estimators.base import CodeSample
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
-from dvae.networks.base import PreciseLinear
 from dvae.models.bounds import importance_weighted_bound
+from dvae.networks.base import PreciseLinear
 
 __all__ = ["Prediction", "StochasticNetwork", "halves"]
 
