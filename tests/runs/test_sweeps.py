@@ -65,7 +65,7 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     assert settings[2].error("val/elbo") == pytest.approx(2.0)
     assert math.isnan(settings[0].error("val/elbo"))
     out = capsys.readouterr().out
-    assert "python scripts/train.py 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
+    assert "dvae train 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
     assert "full disk" in out
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -186,7 +186,7 @@ def test_every_value_of_a_preset_composes(make_config, preset):
 def test_commands_are_quoted_for_the_shell(tmp_path):
     _write(tmp_path / "a", ["+sweep=latents", "model.hidden=[8,4]", "seed=1"], -1.0)
     runs = find_runs(tmp_path)
-    assert command(runs[0]) == "python scripts/train.py 'model.hidden=[8,4]' seed=1"
+    assert command(runs[0]) == "dvae train 'model.hidden=[8,4]' seed=1"
     assert swept_keys(runs) == []
 
 

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dvae.benchmark.options import BenchmarkConfig
 from dvae.benchmark.tutorial import TAG
 from dvae.commands.checking import check
-from dvae.commands.cli import ROOT, compose
+from dvae.commands.cli import compose
 from dvae.errors import UserError
 from dvae.files import write_file, write_json
 from dvae.tasks.vae.config import VAEConfig
@@ -27,7 +27,7 @@ from dvae.tasks.vae.config import VAEConfig
 __all__ = ["Curve", "read_curve", "time_to_quality"]
 
 _PROGRAMS = {
-    "train": [str(ROOT / "scripts" / "train.py")],
+    "train": ["-m", "dvae.console.train"],
     "tutorial": ["-m", "dvae.benchmark.tutorial"],
 }
 """Kind of a case → arguments of the interpreter."""

@@ -134,6 +134,7 @@ def _train(case: Case, turns: _Turns) -> None:
     import pytorch_lightning as pl
 
     from dvae.commands.train import train
+    from dvae.training.devices import tune_process
 
     class Clock(pl.Callback):
         def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -145,6 +146,7 @@ def _train(case: Case, turns: _Turns) -> None:
             if i + 1 == trainer.num_training_batches:
                 turns.end()
 
+    tune_process()
     train(case.config, [Clock()])
 
 

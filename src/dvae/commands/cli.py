@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -14,26 +15,39 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dvae.commands.checking import check
-from dvae.errors import BusyError, OtherRunError, PrunedError, UserError, nearest
+from dvae.errors import (
+    BusyError,
+    OtherRunError,
+    PrunedError,
+    UserError,
+    install_command,
+    nearest,
+)
 from dvae.options import AnyOptions
 from dvae.runs.folder import record
 from dvae.runs.resume import quoted, resumed
 
-__all__ = ["CONFIGS", "ROOT", "compose", "run"]
+__all__ = ["CONFIGS", "ROOT", "compose", "explain", "home", "own_hydra", "run"]
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The project's folder."""
-CONFIGS = ROOT / "configs"
-"""The folder of configurations."""
+"""The clone that the package is used from, if it is not installed without one."""
+_INSTALLED = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else ROOT / "configs"
+"""The folder of configurations; a wheel carries a copy of it."""
 
 EXIT_CODE = 2
+_WRONG_GROUP = "Config group override"
+"""How Hydra's ValueError for `group=number` begins."""
 _USER_ERRORS = (
     UserError,
     HydraException,
@@ -75,9 +89,15 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     return sizes[size]
 
 
-OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
-OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
-OmegaConf.register_new_resolver("tuned", _tuned, replace=True)
+def home() -> Path:
+    """The folder that `outputs` lies in: the clone, or the current folder without one."""
+    return Path.cwd() if CONFIGS == _INSTALLED else ROOT
+
+
+# All programs in a process share one list of resolvers, so the names begin with ours.
+OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
+OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
+OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
 
 
 def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) -> None:
@@ -101,7 +121,7 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _record_failure(error)
             if isinstance(error, _USER_ERRORS):
-                _fail(_explain(error, name))
+                _fail(explain(error, name))
             raise
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -111,22 +131,17 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
         if not {"-m", "--multirun"} & set(sys.argv):
             sys.argv[1:] = [_quote_path(item) for item in sys.argv[1:]]
         if "resume" in schema.model_fields:
-            sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
+            sys.argv[1:] = resumed(sys.argv[1:], home() / "outputs" / "runs")
         job()
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe. This is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
-        _fail(_explain(error, name))
+        _fail(explain(error, name))
     except ValueError as error:
-        # Hydra's message for `group=number` names neither the group nor the number.
-        if not str(error).startswith("Config group override"):
+        if not str(error).startswith(_WRONG_GROUP):
             raise
-        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
-        for group in given.keys() & set(_groups()):
-            if given[group] not in _options(group):
-                _fail(_no_option(group, given[group]))
-        _fail(str(error))
+        _fail(explain(error, name))
 
 
 def _quote_path(argument: str) -> str:
@@ -156,20 +171,35 @@ def _record_failure(error: Exception) -> float:
 
 def compose(name: str, overrides: list[str]) -> Any:
     """Composes a configuration from overrides, as plain values; also works inside a job."""
-    return _plain(_compose(name, overrides))
+    with own_hydra():
+        config = _compose(name, overrides, with_hydra=True)
+        with open_dict(config):
+            # Where Hydra would run a job with these overrides.
+            config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+        HydraConfig.instance().set_config(config)
+        own = [str(key) for key in config if key != "hydra"]
+        return _plain(OmegaConf.masked_copy(config, own))
 
 
-def _compose(name: str, overrides: list[str]) -> DictConfig:
-    running = GlobalHydra.instance()
-    outer = running.hydra
-    running.clear()
+def _compose(name: str, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    with own_hydra(), hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
+        search = [f"hydra.searchpath=[{paths}]"] if paths else []
+        return hydra.compose(name, [*overrides, *search], return_hydra_config=with_hydra)
+
+
+@contextmanager
+def own_hydra() -> Iterator[None]:
+    """Hides the Hydra of the running job, or of the user's own program, and restores it."""
+    kinds = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
+    held = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
-            search = [f"hydra.searchpath=[{paths}]"] if paths else []
-            return hydra.compose(name, overrides=[*overrides, *search])
+        yield
     finally:
-        running.hydra = outer
+        for kind, instance in held.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -183,9 +213,15 @@ def _fail(line: str) -> NoReturn:
     raise SystemExit(EXIT_CODE)
 
 
-def _explain(error: Exception, name: str) -> str:
+def explain(error: Exception, name: str) -> str:
     """One line on the mistake; Hydra's own advice, to append a mistyped key with +, is wrong."""
     text = str(error) or str(error.__cause__ or type(error).__name__)
+    if text.startswith(_WRONG_GROUP):
+        # The message for `group=number` names neither the group nor the number.
+        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
+        for group in given.keys() & set(_groups()):
+            if given[group] not in _options(group):
+                return _no_option(group, given[group])
     if isinstance(error, UserError):
         return text
     if isinstance(error.__cause__, UserError):
@@ -229,7 +265,7 @@ def _no_option(group: str, option: str) -> str:
     if option in _EXTRAS:
         return (
             f"{group}={option}: expected the extra {_EXTRAS[option]}, found none; "
-            f'pip install -e ".[{_EXTRAS[option]}]"'
+            f"{install_command(_EXTRAS[option])}"
         )
     options = sorted(
         {*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())}

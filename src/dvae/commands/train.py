@@ -23,7 +23,6 @@ from dvae.tasks import find_task
 from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.training.config import RunConfig
-from dvae.training.devices import tune_process
 from dvae.training.fast import Speed, choose_speed
 from dvae.training.module import TaskModule
 from dvae.training.pictures import save_image
@@ -57,7 +56,6 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         UserError: If an input is wrong.
     """
     quiet()
-    tune_process()
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config.seed, verbose=False)
@@ -121,7 +119,7 @@ class _Provenance(Callback):
             with write_file(output / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(self._config.model_dump()))
             speed = {"compile": self._speed.compile, "precision": self._speed.precision}
-            write_json(output / "environment.json", provenance() | speed)
+            write_json(output / "environment.json", provenance(self._config.overrides) | speed)
 
 
 def _build_trainer(

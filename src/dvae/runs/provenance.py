@@ -2,32 +2,38 @@
 
 import os
 import platform
-import shlex
 import subprocess
-import sys
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from dvae import __version__
+from dvae.runs.program import own_command
+
 __all__ = ["provenance"]
 
-_PACKAGES = ("dvae", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core")
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core")
 
 
-def provenance() -> dict[str, Any]:
-    """Command line, versions, commit and hardware, as plain values."""
+def provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Command line, versions, commit and hardware, as plain values.
+
+    Args:
+        overrides: The overrides of a run that was started from Python.
+    """
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "overrides": list(hydra.overrides.task) if hydra else [],
+        "command": own_command(),
+        "overrides": list(hydra.overrides.task if hydra else overrides),
         "config_dir": _config_dir(),
         "folder": str(Path.cwd()),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"dvae": __version__} | {name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -35,6 +41,14 @@ def provenance() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
     }
+
+
+def _version(package: str) -> str | None:
+    """The version of a package; None if it was installed without saying one."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _config_dir() -> str | None:

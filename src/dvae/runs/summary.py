@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dvae.errors import UserError
 from dvae.runs.files import read_json
+from dvae.runs.program import program
 from dvae.runs.ranking import Setting, rank, score
 from dvae.runs.results import Run, find_runs, write_csv
 
@@ -22,7 +23,7 @@ def command(run: Run) -> str:
     overrides = [f"{key}={value}" for key, value in (run.overrides | {"seed": run.seed}).items()]
     further = read_json(run.folder / "environment.json").get("config_dir")
     folder = ["--config-dir", further] if further else []
-    return shlex.join(["python", "scripts/train.py", *folder, *overrides])
+    return shlex.join([*program("train"), *folder, *overrides])
 
 
 def summarize(path: Path) -> list[Setting]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from dvae.errors import UserError
 from dvae.estimators import AnyEstimator
@@ -54,6 +54,12 @@ class RunConfig(StoredConfig):
     fast: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     resume: PathName | None = None
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The overrides that `dvae.compose` was given; empty on the command line, see Hydra's."""
+        return self._overrides
 
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
         """The schedules of a run of `total_steps` steps, by name."""

@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from dvae.errors import UserError
+from dvae.errors import UserError, install_command
 from dvae.runs.folder import FINAL
 from dvae.runs.results import find_runs
 
@@ -76,7 +76,7 @@ class OptunaSweeper(Sweeper):
         except ModuleNotFoundError as error:
             raise UserError(
                 "hydra/sweeper=optuna: expected the extra optuna, found none; "
-                'pip install -e ".[optuna]"'
+                f"{install_command('optuna')}"
             ) from error
         if self.launcher is None or self.config is None:
             raise ValueError("sweep: expected a call of setup() before sweep(), found none")
