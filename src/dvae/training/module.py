@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dvae.errors import DivergedError
 from dvae.layers import CategoricalLayer
 from dvae.randomness import keyed_seed
+from dvae.training.inference import Inference
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["TaskModule"]
@@ -23,7 +24,7 @@ _MAX_SKIPPED = 100
 """A run ends if it has skipped more steps than this and more than half of all steps."""
 
 
-class TaskModule(pl.LightningModule, ABC):
+class TaskModule(Inference, pl.LightningModule, ABC):
     """Training in which temperature, learning rate and noise are functions of the global step.
 
     Each call of `training_step` takes several optimizer steps, because Lightning's overhead per
