@@ -47,7 +47,7 @@ SMALL = [
 def config(tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("api") / "run"
     own = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}"]
-    return dvae.compose([*SMALL, *own])
+    return dvae.compose([*SMALL, *own, "trainer.progress_bar=true"])
 
 
 def _state():
@@ -85,8 +85,12 @@ def own_program():
     console.width = 77
     os.environ["PL_GLOBAL_SEED"] = "5"
     handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.2"):
         yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
     signal.signal(signal.SIGTERM, handler)
     os.environ.pop("PL_GLOBAL_SEED")
     rich.get_console()._width = width
@@ -164,6 +168,18 @@ def test_a_run_returns_its_metrics_and_changes_nothing_in_the_process(config, ow
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["overrides"] == list(config.overrides)
+
+
+def test_threads_that_start_in_a_run_do_not_flush_denormal_numbers(tmp_path, data_dir):
+    own = [f"paths.output_dir={tmp_path}", f"paths.data_dir={data_dir}"]
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(2)
+    try:
+        dvae.train(dvae.compose([*SMALL, *own, "model.hidden=[512]"]))
+        denormal = torch.full((2**20,), 1e-310, dtype=torch.float64)
+        assert (denormal * 1.0).count_nonzero() == len(denormal)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_finished_run_is_not_repeated(config, capsys):

@@ -169,7 +169,7 @@ def _arguments(overrides: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _restored() -> Iterator[None]:
-    """Restores what training changes in the process."""
+    """Gives training the settings of a new process, and restores those of this one."""
     import rich
     import torch
     from pytorch_lightning.utilities.seed import isolate_rng
@@ -183,14 +183,22 @@ def _restored() -> Iterator[None]:
     signals = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     # Lightning's progress bar replaces the content of rich's console.
     console = rich.get_console().__dict__
-    flushed = sys.float_info.min / 2 == 0
+    flushed, dtype = sys.float_info.min / 2 == 0, torch.get_default_dtype()
     dynamo = getattr(sys.modules.get("torch._dynamo.config"), "trace_autograd_ops", False)
     # Torch's threads start here, so that they do not inherit the flushing of denormal numbers.
     torch.ones(2**16 * torch.get_num_threads())
     try:
-        with own_hydra(), isolate_rng(), warnings.catch_warnings():
+        torch.set_default_dtype(torch.float32)
+        with (
+            own_hydra(),
+            isolate_rng(),
+            warnings.catch_warnings(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
+        torch.set_default_dtype(dtype)
         torch.set_flush_denormal(flushed)
         if hasattr(sys.modules.get("torch._dynamo.config"), "trace_autograd_ops"):
             torch._dynamo.config.trace_autograd_ops = dynamo

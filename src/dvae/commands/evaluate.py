@@ -11,7 +11,7 @@ from dvae.tasks import find_task
 from dvae.tasks.loading import load_module
 from dvae.tasks.options import EvaluateConfig
 from dvae.training.callbacks import ProgressBar, quiet
-from dvae.training.devices import resolve_device, tune_process
+from dvae.training.devices import resolve_device
 from dvae.training.settings import Evaluation
 
 __all__ = ["evaluate"]
@@ -30,7 +30,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         UserError: If an input is wrong.
     """
     quiet()
-    tune_process()
     checkpoint = Path(config.checkpoint)
     module, trained = load_module(checkpoint)
     task = find_task(trained.task)

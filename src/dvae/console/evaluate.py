@@ -14,7 +14,9 @@ def main() -> None:
 def _evaluate(config: EvaluateConfig) -> None:
     """Prints a table and writes JSON."""
     from dvae.commands.evaluate import evaluate
+    from dvae.training.devices import tune_process
 
+    tune_process()
     evaluate(config)
 
 
