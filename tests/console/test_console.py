@@ -9,7 +9,6 @@ import pytest
 import dvae.console
 from dvae.commands.cli import ROOT
 from dvae.console import COMMANDS
-from dvae.runs.program import own_command, program
 
 MAIN = "from dvae.console import main; main()"
 
@@ -69,26 +68,6 @@ def test_mistakes_of_a_command_end_in_one_line():
     assert result.stderr == "error: optimizer.lrr: no such key; did you mean optimizer.lr?\n"
 
 
-CONSOLE = str(ROOT / "src" / "dvae" / "console" / "train.py")
-
-
-@pytest.mark.parametrize(
-    ("script", "printed", "own"),
-    [
-        ("scripts/train.py", "python scripts/evaluate.py", "scripts/train.py seed=1"),
-        ("/a b/scripts/train.py", "python '/a b/scripts/evaluate.py'", "'/a b/scripts/train.py' s"),
-        (CONSOLE, "dvae evaluate", "dvae train seed=1"),
-        ("ipykernel_launcher.py", "dvae evaluate", "ipykernel_launcher.py seed=1"),
-    ],
-)
-def test_printed_commands_fit_the_way_the_program_was_started(script, printed, own, monkeypatch):
-    import shlex
-
-    monkeypatch.setattr(sys, "argv", [script, "seed=1"])
-    assert shlex.join(program("evaluate")) == printed
-    assert own in own_command()
-
-
 def test_processes_of_one_run_start_the_command_again(tmp_path, data_dir):
     """Lightning starts the second process by the first one's arguments."""
     result = _run(
@@ -103,18 +82,3 @@ def test_processes_of_one_run_start_the_command_again(tmp_path, data_dir):
     )
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
-
-
-def test_the_program_runs_without_package_metadata(monkeypatch):
-    """As with PYTHONPATH=src alone."""
-    from importlib.metadata import PackageNotFoundError
-
-    from dvae.runs.provenance import provenance
-
-    def version(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr("dvae.runs.provenance.version", version)
-    packages = provenance()["packages"]
-    assert packages["dvae"] == dvae.__version__
-    assert packages["torch"] is None

@@ -46,6 +46,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 
     from dvae.commands import cli
     from dvae.commands.checking import check
+    from dvae.commands.places import home
     from dvae.runs.resume import resumed
 
     given = list(overrides)
@@ -53,7 +54,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         raise UserError(f'overrides: expected a list such as ["seed=1"], found {overrides!r}')
     with _arguments(given):
         try:
-            given = resumed(given, cli.home() / "outputs" / "runs")
+            given = resumed(given, home() / "outputs" / "runs")
             config = check(RunConfig, cli.compose("train", given))
         except (HydraException, OmegaConfBaseException, OSError, YAMLError, ValueError) as error:
             raise UserError(" ".join(cli.explain(error, "train").split())) from error
@@ -129,7 +130,9 @@ def load(path: str | os.PathLike[str]) -> "TaskModule":
 
     A model of the task `vae` has the methods `encode` (images → codes), `decode` (codes → images),
     `sample` (images from the prior) and `reconstruct`, see `dvae.tasks.vae.module.VAEModule`; it is
-    moved with `.to("cuda")`. Models of other tasks are loaded alike and have methods of their own.
+    moved with `.to("cuda")`. Models of other tasks are loaded alike and have their own uses:
+    `model.best_actions(observations)` (`policy`), `model.model.classify(images)`
+    (`semi_supervised`), `model.network(upper, lower)` (`structured_prediction`).
 
     Args:
         path: A checkpoint, or the folder of a run: its best checkpoint, or the last one if the run
@@ -174,7 +177,7 @@ def _restored() -> Iterator[None]:
     import torch
     from pytorch_lightning.utilities.seed import isolate_rng
 
-    from dvae.commands.cli import own_hydra
+    from dvae.commands.own_hydra import own_hydra
 
     names = ("pytorch_lightning", "lightning_fabric", "torch.utils.cpp_extension")
     levels = {name: logging.getLogger(name).level for name in names}

@@ -6,25 +6,22 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dvae.commands.checking import check
+from dvae.commands.own_hydra import own_hydra
+from dvae.commands.places import CONFIGS, ROOT, home
 from dvae.errors import (
     BusyError,
     OtherRunError,
@@ -37,13 +34,7 @@ from dvae.options import AnyOptions
 from dvae.runs.folder import record
 from dvae.runs.resume import quoted, resumed
 
-__all__ = ["CONFIGS", "ROOT", "compose", "explain", "home", "own_hydra", "run"]
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The clone that the package is used from, if it is not installed without one."""
-_INSTALLED = Path(__file__).resolve().parents[1] / "configs"
-CONFIGS = _INSTALLED if _INSTALLED.is_dir() else ROOT / "configs"
-"""The folder of configurations; a wheel carries a copy of it."""
+__all__ = ["CONFIGS", "ROOT", "compose", "explain", "run"]
 
 EXIT_CODE = 2
 _WRONG_GROUP = "Config group override"
@@ -87,11 +78,6 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
             f"found {estimator} with {size}"
         )
     return sizes[size]
-
-
-def home() -> Path:
-    """The folder that `outputs` lies in: the clone, or the current folder without one."""
-    return Path.cwd() if CONFIGS == _INSTALLED else ROOT
 
 
 # All programs in a process share one list of resolvers, so the names begin with ours.
@@ -186,20 +172,6 @@ def _compose(name: str, overrides: list[str], *, with_hydra: bool = False) -> Di
         paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
         search = [f"hydra.searchpath=[{paths}]"] if paths else []
         return hydra.compose(name, [*overrides, *search], return_hydra_config=with_hydra)
-
-
-@contextmanager
-def own_hydra() -> Iterator[None]:
-    """Hides the Hydra of the running job, or of the user's own program, and restores it."""
-    kinds = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
-    held = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, instance in held.items():
-            Singleton._instances.pop(kind, None)
-            if instance is not None:
-                Singleton._instances[kind] = instance
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

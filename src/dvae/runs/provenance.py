@@ -62,11 +62,14 @@ def _config_dir() -> str | None:
 
 def _commit() -> str | None:
     """The commit of the source, with a + if there are uncommitted changes; None without git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    source = Path(__file__)
+    git = ["git", "-C", str(source.parent)]
+    # An installed package can lie in an environment in the repository of another project.
+    tracked = ["ls-files", "--error-unmatch", source.name]
     try:
-        commit, changes = (
+        _, commit, changes = (
             subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+            for command in (tracked, ["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
         )
     except (OSError, subprocess.SubprocessError):
         return None
