@@ -33,6 +33,7 @@ __all__ = [
     "Size",
     "Split",
     "Steps",
+    "count_hint",
     "find_members",
     "one_of",
     "parse",
@@ -61,6 +62,11 @@ def _count_or_fraction(value: int | float) -> int | float:
 
 Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+
+
+def count_hint(value: int | float) -> str:
+    """Ends a remark about a count or fraction; empty unless 1 and 1.0 may have been confused."""
+    return "; 1 means one, 1.0 means all" if value == 1 else ""
 
 
 def _not_zero(value: int | float) -> int | float:

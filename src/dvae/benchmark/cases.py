@@ -26,8 +26,12 @@ from dvae.errors import UserError
 from dvae.files import write_json
 from dvae.tasks.vae.config import VAEConfig
 from dvae.training.config import RunConfig
+from dvae.training.terminal import status
 
 __all__ = ["Timing", "benchmark"]
+
+_PATIENCE = 10.0
+"""Seconds in which a worker ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
 
 @contextmanager
 def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
-    """Starts a process for each case, and kills all of them at the end."""
+    """Starts a process for each case; at the end, all of them end."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
@@ -124,22 +128,26 @@ def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
             processes.append(process)
         yield pipes
     finally:
+        # A worker that finds its pipe closed ends and cleans up; one in the middle of a turn is
+        # killed.
+        for pipe in pipes:
+            pipe.close()
         for process in processes:
+            process.join(_PATIENCE)
             process.kill()
-        for process in processes:
             process.join()
 
 
 def _take_turns(pipes: list[Connection], config: BenchmarkConfig) -> list[list[float]]:
     """Seconds of a step: a row for each round, a column for each case."""
     rounds: list[list[float]] = []
-    with Console().status("") as status:
+    with status() as show:
         for number in range(config.warmup + config.rounds):
             counted = number >= config.warmup
             row = []
             for pipe, name in zip(pipes, config.cases, strict=True):
                 round_name = f"round {number - config.warmup + 1}" if counted else "warm-up"
-                status.update(f"{round_name} of {config.rounds}: {name}")
+                show(f"{round_name} of {config.rounds}: {name}")
                 row.append(_ask(pipe, "turn") / config.steps)
             if counted:
                 rounds.append(row)

@@ -23,6 +23,7 @@ from dvae.commands.cli import compose
 from dvae.errors import UserError
 from dvae.files import write_file, write_json
 from dvae.tasks.vae.config import VAEConfig
+from dvae.training.terminal import status
 
 __all__ = ["Curve", "read_curve", "time_to_quality"]
 
@@ -70,9 +71,10 @@ def time_to_quality(config: BenchmarkConfig) -> list[Curve]:
     output, console = Path(config.paths.output_dir), Console()
     commands = [_command(case, config) for case in config.cases]
     curves = []
-    for seed in range(config.rounds):
-        for number, (case, command) in enumerate(zip(config.cases, commands, strict=True)):
-            with console.status(f"seed {seed}: {case}"):
+    with status() as show:
+        for seed in range(config.rounds):
+            for number, (case, command) in enumerate(zip(config.cases, commands, strict=True)):
+                show(f"seed {seed}: {case}")
                 folder = output / f"case_{number}_seed_{seed}"
                 curves.append(_run(case, seed, command, folder))
     content = {"targets": config.targets, "curves": [asdict(curve) for curve in curves]}

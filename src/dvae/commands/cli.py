@@ -22,6 +22,7 @@ from yaml import YAMLError
 from dvae.commands.checking import check
 from dvae.commands.own_hydra import own_hydra
 from dvae.commands.places import CONFIGS, ROOT, home
+from dvae.commands.quiet import quiet
 from dvae.errors import (
     BusyError,
     OtherRunError,
@@ -96,9 +97,12 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
     """
     # Let errors reach this function: Hydra would print tracebacks and exit with code 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Before the libraries are imported; jobs of a launcher may be in processes of their own.
+    quiet()
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
+        quiet()
         try:
             return task(check(schema, _plain(config)))
         except OtherRunError as error:

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytorch_lightning as pl
 from rich.console import Console
 
+from dvae.commands.quiet import quiet
 from dvae.commands.report import latents_table, metrics_table
 from dvae.files import write_json
 from dvae.tasks import find_task
 from dvae.tasks.loading import load_module
 from dvae.tasks.options import EvaluateConfig
-from dvae.training.callbacks import ProgressBar, quiet
 from dvae.training.devices import resolve_device
+from dvae.training.progress import ProgressBar, progress
 from dvae.training.settings import Evaluation
 
 __all__ = ["evaluate"]
@@ -40,14 +41,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
+    shown = progress(name=str(checkpoint)) if config.progress_bar else None
     trainer = pl.Trainer(
         accelerator="gpu" if resolve_device(config.device).type == "cuda" else "cpu",
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar,
-        callbacks=[ProgressBar()] if config.progress_bar else [],
+        enable_progress_bar=isinstance(shown, ProgressBar),
+        callbacks=[shown] if shown else [],
     )
     loader = data.eval_dataloader(config.split)
     [metrics] = trainer.test(module, loader, verbose=False)

@@ -25,6 +25,7 @@ from dvae.tasks.loading import load_module
 from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
 from dvae.tasks.vae.module import VAEModule
 from dvae.training.devices import resolve_device
+from dvae.training.terminal import status
 
 __all__ = ["compare_gradients"]
 
@@ -50,12 +51,14 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
     results = []
     console = Console()
     try:
-        with console.status("measuring") as status:
+        with status() as show:
+            show("measuring")
             for result in compare(
                 vae.to(device), images.to(device), names, config.temperatures, config.num_draws
             ):
                 results.append(result)
-                status.update(f"measured {result.estimator} at {result.temperature}")
+                temperature = f" at τ = {result.temperature:g}" if result.temperature > 0 else ""
+                show(f"measured {result.estimator}{temperature}")
     except ValueError as error:
         raise UserError(str(error)) from error
     console.print(_table(results))

@@ -13,6 +13,7 @@ from dvae.tasks.loading import load_module
 from dvae.tasks.options import SampleConfig
 from dvae.training.devices import resolve_device
 from dvae.training.pictures import save_film, save_image
+from dvae.training.terminal import status
 
 __all__ = ["sample"]
 
@@ -39,7 +40,8 @@ def sample(config: SampleConfig) -> Path:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
     generator = keyed_generator("sample", config.seed, device=module.device)
-    with torch.no_grad():
+    with status() as show, torch.no_grad():
+        show(f"drawing {what} from {checkpoint}")
         drawing = task.draw(module, data, what, config, generator)
     folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 from dvae.files import write_file
 from dvae.tasks import find_task
 from dvae.training.config import RunConfig
+from dvae.training.terminal import say
 
 __all__ = ["show"]
 
@@ -45,5 +46,7 @@ def show(config: RunConfig) -> Path:
         figure.savefig(file, dpi=100, format="png")
     console = Console()
     console.print(table)
+    for line in config.remarks(total):
+        say(line)
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
     return path

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
+from dvae.commands.quiet import quiet
 from dvae.commands.report import metrics_table
 from dvae.data.base import TaskData
 from dvae.errors import UserError
@@ -19,15 +18,19 @@ from dvae.files import write_file, write_json
 from dvae.options import Options
 from dvae.runs.folder import is_first_process
 from dvae.runs.provenance import provenance
+from dvae.runs.summary import watch
 from dvae.tasks import find_task
-from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
+from dvae.training.callbacks import Concerns, Pictures
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
+from dvae.training.compilation import prepare_compilation
 from dvae.training.config import RunConfig
 from dvae.training.fast import Speed, choose_speed
 from dvae.training.module import TaskModule
 from dvae.training.pictures import save_image
 from dvae.training.processes import SharedBuffers, check_processes
+from dvae.training.progress import ProgressBar, progress
 from dvae.training.resilience import BestCheckpoint, Finite, LastCheckpoint, Patience, Pruning
+from dvae.training.terminal import say
 
 __all__ = ["train"]
 
@@ -63,7 +66,8 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     data = task.data(config)
     data.prepare_data()
     module = task.module(config, data)
-    speed = choose_speed(config, data.steps_per_epoch() * config.trainer.max_epochs)
+    total_steps = data.steps_per_epoch() * config.trainer.max_epochs
+    speed = choose_speed(config, total_steps)
     last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
     best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
     # Save the best checkpoint first, so that a crash between the two saves keeps its score.
@@ -73,14 +77,17 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     keep += Pruning.from_environment(monitor) if data.validates else []
     others = [*task.callbacks(config), _Provenance(config, speed), *keep, *callbacks]
     trainer = _build_trainer(config, speed, monitor, data, others, before.get("global_step"))
-    if speed.reason and trainer.is_global_zero:
-        Console().print(f"fast: {speed.reason}", soft_wrap=True, highlight=False)
+    remarks = [*([f"fast: {speed.reason}"] if speed.reason else []), *config.remarks(total_steps)]
+    for line in remarks if trainer.is_global_zero else ():
+        say(line)
     if config.resume is not None:
         check_resumable(before, config.resume, trainer, module)
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if speed.compile:
-        module.compile_training(backward=trainer.world_size == 1 and speed.precision != 16)
+        device, alone = trainer.strategy.root_device, trainer.world_size == 1
+        prepare_compilation(device)
+        module.compile_training(device, backward=alone and speed.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
     results = trainer.test(
@@ -98,7 +105,10 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     pictures = _save_pictures(module, data, output)
     how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
     Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
-    _report(output, checkpoint, pictures)
+    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
+    validations = config.trainer.max_epochs // config.trainer.validate_every
+    for name, row in (rows | {"watch": watch(output, validations)}).items():
+        Console().print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
     return metrics
 
 
@@ -136,10 +146,8 @@ def _build_trainer(
         callbacks.append(Pictures())
     if config.callbacks.early_stopping is not None:
         callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
-    bar = options.progress_bar and not _runs_in_parallel()
-    if bar:
-        callbacks.append(ProgressBar(monitor))
-    callbacks += others
+    shown = progress(monitor, Path(output).name) if options.progress_bar else None
+    callbacks += [*([shown] if shown else []), *others]
     try:
         trainer = pl.Trainer(
             accelerator=options.accelerator,
@@ -148,7 +156,7 @@ def _build_trainer(
             precision=_PRECISION[speed.precision],
             log_every_n_steps=1,
             check_val_every_n_epoch=options.validate_every,
-            enable_progress_bar=bar,
+            enable_progress_bar=isinstance(shown, ProgressBar),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -174,15 +182,6 @@ def _build_trainer(
         data.check_processes(trainer.world_size)
         trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
     return trainer
-
-
-def _runs_in_parallel() -> bool:
-    """Whether a launcher may run several jobs at once, whose bars would overwrite each other."""
-    if not HydraConfig.initialized():
-        return False
-    hydra = HydraConfig.get()
-    launcher = hydra.runtime.choices.get("hydra/launcher", "basic")
-    return hydra.mode == RunMode.MULTIRUN and launcher != "basic"
 
 
 def _copy_best(source: Path, target: Path) -> None:
@@ -222,9 +221,3 @@ def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str
         paths[name] = output / f"{name}.png"
         save_image(picture, paths[name])
     return paths
-
-
-def _report(output: Path, checkpoint: Path, pictures: Mapping[str, Path]) -> None:
-    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
-    for name, path in (rows | {"watch": f"tensorboard --logdir {output}"}).items():
-        Console().print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)

@@ -29,6 +29,7 @@ class Run:
         seconds: Time of training and test, over all its starts that were not killed.
         metrics: Its metrics; empty if it did not finish.
         selected_by: The metric that its task compares runs by.
+        validations: Validations of a whole run.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Run:
     seconds: float
     metrics: dict[str, float]
     selected_by: str
+    validations: int
 
 
 def find_runs(path: Path) -> list[Run]:
@@ -68,7 +70,12 @@ def _read_run(folder: Path) -> Run:
         status.get("seconds", math.nan),
         metrics if state == "finished" else {},
         find_task(migrate(config)["task"]).selected_by,
+        _validations(config.get("trainer", {})),
     )
+
+
+def _validations(trainer: dict[str, Any]) -> int:
+    return trainer.get("max_epochs", 1) // trainer.get("validate_every", 1)
 
 
 def _alive(status: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from dvae.runs.program import program
 from dvae.runs.ranking import Setting, rank, score
 from dvae.runs.results import Run, find_runs, write_csv
 
-__all__ = ["command", "summarize"]
+__all__ = ["command", "summarize", "watch"]
 
 
 def command(run: Run) -> str:
@@ -24,6 +24,12 @@ def command(run: Run) -> str:
     further = read_json(run.folder / "environment.json").get("config_dir")
     folder = ["--config-dir", further] if further else []
     return shlex.join([*program("train"), *folder, *overrides])
+
+
+def watch(path: Path, validations: int) -> str:
+    """The command that shows runs in TensorBoard, with the pictures of that many validations."""
+    pictures = f"images={validations}"
+    return shlex.join(["tensorboard", "--logdir", str(path), "--samples_per_plugin", pictures])
 
 
 def summarize(path: Path) -> list[Setting]:
@@ -53,7 +59,7 @@ def summarize(path: Path) -> list[Setting]:
         console.print(_ranking(settings))
     if unfinished := [run for run in runs if run.state != "finished"]:
         console.print(_reasons(path, unfinished))
-    rows = {"sweep": path, "watch": f"tensorboard --logdir {path}"}
+    rows = {"sweep": path, "watch": watch(path, max(run.validations for run in runs))}
     if settings and score(settings[0].runs[0]) > -math.inf:
         best = settings[0].runs[0]
         rows = {"best run": best.folder, "its command": command(best)} | rows

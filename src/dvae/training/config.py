@@ -67,6 +67,14 @@ class RunConfig(StoredConfig):
         schedules = {} if temperature is None else {"temperature": temperature}
         return schedules | {"learning_rate": self.optimizer.learning_rate(total_steps)}
 
+    def remarks(self, total_steps: int) -> list[str]:
+        """Lines on what may be unexpected in a run of `total_steps` steps, most about schedules."""
+        return [
+            *self.temperature.remarks(total_steps),
+            *self.optimizer.remarks(total_steps),
+            *self.trainer.remarks(),
+        ]
+
     def build_training(self, total_steps: int) -> Training:
         """The training options of a run of `total_steps` steps."""
         from dvae.training.settings import Training

@@ -1,13 +1,11 @@
 """The fastest settings for a run on the machine at hand."""
 
-import importlib.util
-import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from dvae.training.compilation import obstacle
 from dvae.training.config import RunConfig
 
 __all__ = ["Speed", "choose_speed"]
@@ -59,8 +57,8 @@ def _compilation(config: RunConfig, steps: int, on_gpu: bool) -> tuple[bool, str
             f"not compiled, as {steps:,} steps are too few to earn it back "
             f"(from {_WORTH_COMPILING:,} on)"
         )
-    if not (importlib.util.find_spec("triton") if on_gpu else _cpp_compiler()):
-        return False, f"not compiled, as there is no {'Triton' if on_gpu else 'C++ compiler'}"
+    if found := obstacle(on_gpu):
+        return False, f"not compiled: {found}"
     return True, f"compiled, as {steps:,} steps earn it back"
 
 
@@ -71,11 +69,6 @@ def _precision(config: RunConfig, on_gpu: bool) -> tuple[Any, str]:
     if torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16():
         return "bf16", f"precision=bf16, which this {device} computes in"
     return 32, f"precision=32, as this {device} does not compute in bf16"
-
-
-def _cpp_compiler() -> str | None:
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def _cpu_has_bf16() -> bool:

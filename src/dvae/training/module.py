@@ -105,17 +105,18 @@ class TaskModule(Inference, pl.LightningModule, ABC):
         for layer in self.layers:
             layer.set_temperature(temperature)
 
-    def compile_training(self, *, backward: bool) -> None:
+    def compile_training(self, device: torch.device, *, backward: bool) -> None:
         """Compiles the training pass; on a GPU into one CUDA graph.
 
         On a CPU, the compiled pass draws its noise from torch's eager generator, which is faster
         and gives the same noise as an uncompiled pass.
 
         Args:
+            device: The device of the run.
             backward: Whether to compile forward and backward pass into one graph on a CPU, which
                 is faster. The gradients then cannot be averaged over processes or scaled.
         """
-        if torch.cuda.is_available():
+        if device.type == "cuda":
             self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
             return
         if backward:
