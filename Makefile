@@ -34,7 +34,8 @@ $(VENV)/.installed-dev: pyproject.toml | environment
 	echo "$(CURDIR)" | tee $(VENV)/.installed > $@
 
 # An environment may be of an old Python, without pip, cut off, or moved here from another folder.
-FITS := $(shell $(BIN)/python -c 'import sys, pip; print(sys.version_info >= (3, 11))' 2>/dev/null)
+FITS := $(shell $(BIN)/python -m pip --version >/dev/null 2>&1 && \
+	$(BIN)/python -c 'import sys; print(sys.version_info >= (3, 11))')
 ifneq ($(FITS) $(shell cat $(VENV)/.installed 2>/dev/null),True $(CURDIR))
 .PHONY: $(VENV)/.installed $(VENV)/.installed-dev
 endif

@@ -24,7 +24,8 @@ case "$*" in
   --version) echo "Python {version}";;
   *"version_info < (3, 11)"*) exit {old};;
   *"import ensurepip"*) exit {bare};;
-  *"import sys, pip"*) [ {pip} = 1 ] && echo {fits};;
+  "-m pip --version") exit {no_pip};;
+  *"version_info >= (3, 11)"*) echo {fits};;
 esac
 """
 
@@ -44,7 +45,7 @@ def project(tmp_path):
                 version=version,
                 old=int(old),
                 fits=not old,
-                pip=int(pip),
+                no_pip=int(not pip),
                 bare=int(not ensurepip),
             )
         )

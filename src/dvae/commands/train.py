@@ -87,6 +87,8 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     if speed.compile:
         device, alone = trainer.strategy.root_device, trainer.world_size == 1
         prepare_compilation(device)
+        if trainer.is_global_zero:
+            say("compile: the first step waits until torch has compiled the training pass")
         module.compile_training(device, backward=alone and speed.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path

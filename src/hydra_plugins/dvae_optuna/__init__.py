@@ -134,10 +134,11 @@ def _distribution(override: Override) -> Any:
     value = override.value()
     if not isinstance(value, IntervalSweep):
         return distributions.CategoricalDistribution(_choices(override))
-    whole = isinstance(value.start, int) and isinstance(value.end, int)
+    ends: Any = (value.start, value.end)
+    whole = all(isinstance(end, int) for end in ends)
     kind = distributions.IntDistribution if whole else distributions.FloatDistribution
     try:
-        return kind(value.start, value.end, log="log" in value.tags)
+        return kind(*ends, log="log" in value.tags)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{override.get_key_element()}: expected an interval from a smaller to a larger "
@@ -150,7 +151,7 @@ def _choices(override: Override) -> list[str]:
 
     Beside fractions, 0 and 1 are fractions too: `choice(0.5,1)` hands on 1.0, not a count of one.
     """
-    values = list(override.sweep_iterator())
+    values: list[Any] = list(override.sweep_iterator())
     numbers = [value for value in values if type(value) in (int, float)]
     if any(type(value) is float for value in numbers) and all(0 <= n <= 1 for n in numbers):
         values = [float(value) if type(value) is int else value for value in values]
