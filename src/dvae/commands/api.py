@@ -178,9 +178,9 @@ def _restored() -> Iterator[None]:
     from pytorch_lightning.utilities.seed import isolate_rng
 
     from dvae.commands.own_hydra import own_hydra
+    from dvae.commands.quiet import LEVELS
 
-    names = ("pytorch_lightning", "lightning_fabric", "torch.utils.cpp_extension")
-    levels = {name: logging.getLogger(name).level for name in names}
+    levels = {name: logging.getLogger(name).level for name in LEVELS}
     environment = dict(os.environ)
     in_main = threading.current_thread() is threading.main_thread()
     signals = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if in_main else {}

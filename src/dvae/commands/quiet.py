@@ -3,9 +3,9 @@
 import logging
 import warnings
 
-__all__ = ["quiet"]
+__all__ = ["LEVELS", "quiet"]
 
-_LEVELS = {
+LEVELS = {
     "pytorch_lightning": logging.WARNING,
     "lightning_fabric": logging.WARNING,
     # The first start builds a font cache; without a home folder, every start does.
@@ -13,6 +13,7 @@ _LEVELS = {
     # At each compilation, torch remarks that the machine has no GPU.
     "torch.utils.cpp_extension": logging.ERROR,
 }
+"""Name of a logger → its level."""
 _WARNINGS = (
     # The data are in memory, so that workers would not help.
     ".*does not have many workers.*",
@@ -26,7 +27,7 @@ _WARNINGS = (
 
 def quiet() -> None:
     """Sets the levels of these loggers and ignores these warnings, in this process."""
-    for name, level in _LEVELS.items():
+    for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
