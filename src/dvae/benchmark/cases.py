@@ -23,7 +23,7 @@ from dvae.benchmark.worker import KINDS, Case, work
 from dvae.commands.checking import check
 from dvae.commands.cli import compose
 from dvae.errors import UserError
-from dvae.files import write_json
+from dvae.files import check_writable, write_json
 from dvae.tasks.vae.config import VAEConfig
 from dvae.training.config import RunConfig
 from dvae.training.terminal import status
@@ -65,7 +65,8 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
     Raises:
         UserError: If a case is wrong or fails.
     """
-    output = Path(config.paths.output_dir)
+    output = Path(config.paths.output_dir) / "benchmark.json"
+    check_writable(output)
     with tempfile.TemporaryDirectory() as scratch:
         cases = [_case(name, config, Path(scratch) / str(i)) for i, name in enumerate(config.cases)]
         with _workers(cases) as pipes:
@@ -78,7 +79,6 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         ratio = median(row[i] / row[reference] for row in rounds)
         speed = case.config.data.batch_size / seconds
         timings.append(Timing(case.name, 1e3 * seconds, ratio, speed, reports[i]["mebibytes"]))
-    output.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": reports[0]["machine"],
         "shared": [*config.shared, *config.extra],
@@ -86,13 +86,13 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         "timings": [asdict(timing) for timing in timings],
         "seconds": rounds,
     }
-    write_json(output / "benchmark.json", content)
     console = Console()
     console.print(_table(timings, config, reports[0]["machine"]))
     for case, report in zip(cases, reports, strict=True):
         if report["profile"]:
             console.print(f"\n{case.name}\n{report['profile']}", soft_wrap=True, highlight=False)
-    console.print(f"written to {output / 'benchmark.json'}", soft_wrap=True, highlight=False)
+    write_json(output, content)
+    console.print(f"written to {output}", soft_wrap=True, highlight=False)
     return timings
 
 

@@ -21,7 +21,7 @@ from dvae.benchmark.tutorial import TAG
 from dvae.commands.checking import check
 from dvae.commands.cli import compose
 from dvae.errors import UserError
-from dvae.files import write_file, write_json
+from dvae.files import check_writable, write_file, write_json
 from dvae.tasks.vae.config import VAEConfig
 from dvae.training.terminal import status
 
@@ -70,6 +70,7 @@ def time_to_quality(config: BenchmarkConfig) -> list[Curve]:
     """
     output, console = Path(config.paths.output_dir), Console()
     commands = [_command(case, config) for case in config.cases]
+    check_writable(output / "time_to_quality.json")
     curves = []
     with status() as show:
         for seed in range(config.rounds):
@@ -78,9 +79,9 @@ def time_to_quality(config: BenchmarkConfig) -> list[Curve]:
                 folder = output / f"case_{number}_seed_{seed}"
                 curves.append(_run(case, seed, command, folder))
     content = {"targets": config.targets, "curves": [asdict(curve) for curve in curves]}
+    console.print(_table(curves, config))
     write_json(output / "time_to_quality.json", content)
     _plot(output / "time_to_quality.png", curves, config.targets)
-    console.print(_table(curves, config))
     for name in ("time_to_quality.png", "time_to_quality.json"):
         console.print(f"written to {output / name}", soft_wrap=True, highlight=False)
     return curves
@@ -101,10 +102,10 @@ def _run(case: str, seed: int, command: Sequence[str], folder: Path) -> Curve:
     folder.mkdir(parents=True)
     arguments = [*command, f"seed={seed}", f"hydra.run.dir={folder}"]
     start = time.time()
-    with (folder / "output.txt").open("w") as file:
+    with (folder / "output.txt").open("wb") as file:
         process = subprocess.run(arguments, stdout=file, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
-        lines = (folder / "output.txt").read_text().splitlines()
+        lines = (folder / "output.txt").read_text("utf-8", "replace").splitlines()
         raise UserError(f"{case}: expected exit code 0, found {process.returncode}: {lines[-1:]}")
     return read_curve(case, seed, folder, start)
 

@@ -1,5 +1,6 @@
 """The command line: Hydra composes, a schema checks, and a mistake is reported in one line."""
 
+import errno
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from dvae.commands.checking import check
 from dvae.commands.own_hydra import own_hydra
 from dvae.commands.places import CONFIGS, ROOT, home
 from dvae.commands.quiet import quiet
+from dvae.commands.startup import prepare
 from dvae.errors import (
     BusyError,
     OtherRunError,
@@ -33,6 +35,7 @@ from dvae.errors import (
 )
 from dvae.options import AnyOptions
 from dvae.runs.folder import record
+from dvae.runs.naming import run_name
 from dvae.runs.resume import quoted, resumed
 
 __all__ = ["CONFIGS", "ROOT", "compose", "explain", "run"]
@@ -69,6 +72,15 @@ _PATHS = {
 }
 """Keys whose values are paths."""
 
+_NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""Errors of folders that cannot be written to: full, read-only or of other people."""
+
+_PLACES = {
+    "evaluate": "output=…, hydra.sweep.dir=… and data_dir=…",
+    "sample": "output_dir=…, hydra.sweep.dir=… and data_dir=…",
+}
+"""Keys of the places that a command writes to."""
+
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     """Looks up an experiment's settings for an estimator and a size."""
@@ -83,6 +95,7 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
 
 # All programs in a process share one list of resolvers, so the names begin with ours.
 OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
+OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
 OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
 
@@ -114,6 +127,7 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
                 _fail(explain(error, name))
             raise
 
+    prepare()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
     try:
@@ -205,7 +219,7 @@ def explain(error: Exception, name: str) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return f"{error.filename or 'file'}: expected to read or write it, found: {error.strerror}"
+        return _explain_file(error, name)
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
         return _no_option(*match.groups())
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
@@ -216,6 +230,14 @@ def explain(error: Exception, name: str) -> str:
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
     return text.partition("See https")[0].partition("full_key:")[0]
+
+
+def _explain_file(error: OSError, name: str) -> str:
+    """One line on a file that cannot be read or written, and the keys that choose another place."""
+    folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "file"
+    line = f"{error.filename or folder}: expected to read or write it, found: {error.strerror}"
+    keys = _PLACES.get(name, "hydra.run.dir=…, hydra.sweep.dir=… and paths.data_dir=…")
+    return f"{line}; {keys} choose other places" if error.errno in _NO_PLACE else line
 
 
 def _folders() -> list[Path]:

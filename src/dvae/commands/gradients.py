@@ -18,13 +18,13 @@ from dvae.commands.options import GradientsConfig
 from dvae.data.binarize import to_unit
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
-from dvae.files import write_file
+from dvae.files import check_writable, write_file
 from dvae.models.gradients import Quality, compare
 from dvae.models.vae import VAE
 from dvae.tasks.loading import load_module
 from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
 from dvae.tasks.vae.module import VAEModule
-from dvae.training.devices import resolve_device
+from dvae.training.devices import describe_device, resolve_device
 from dvae.training.terminal import status
 
 __all__ = ["compare_gradients"]
@@ -43,13 +43,14 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
         UserError: If an input is wrong.
     """
     device = resolve_device(config.device)
+    folder = Path(config.paths.output_dir)
+    check_writable(folder / "gradients.csv")
+    console = Console()
+    console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     torch.manual_seed(config.seed)
     vae, images = _model_and_images(config)
     names = list(ESTIMATORS) if config.estimators is None else config.estimators
-    folder = Path(config.paths.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     results = []
-    console = Console()
     try:
         with status() as show:
             show("measuring")

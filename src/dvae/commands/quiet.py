@@ -22,6 +22,8 @@ _WARNINGS = (
     # Code statistics are already summed over processes when they are logged.
     ".*recommended to use `self.log.*sync_dist=True.*",
     ".*LeafSpec.* is deprecated.*",
+    # The first line of a run says which GPU is not used, and why.
+    ".*GPU available but not used.*",
 )
 
 

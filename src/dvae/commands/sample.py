@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from dvae.files import write_file
+from dvae.files import check_writable, write_file
 from dvae.randomness import keyed_generator
 from dvae.tasks import find_task
 from dvae.tasks.loading import load_module
@@ -35,6 +35,8 @@ def sample(config: SampleConfig) -> Path:
     task = find_task(trained.task)
     task.check_options(config)
     what = task.check_drawing(config.what)
+    folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
+    check_writable(folder / f"{what}.npz")
     module.to(resolve_device(config.device))
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
@@ -43,8 +45,6 @@ def sample(config: SampleConfig) -> Path:
     with status() as show, torch.no_grad():
         show(f"drawing {what} from {checkpoint}")
         drawing = task.draw(module, data, what, config, generator)
-    folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
-    folder.mkdir(parents=True, exist_ok=True)
     film = drawing.pictures.ndim == 4
     picture = folder / f"{what}.{'gif' if film else 'png'}"
     if film:

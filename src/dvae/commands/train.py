@@ -24,6 +24,7 @@ from dvae.training.callbacks import Concerns, Pictures
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.training.compilation import prepare_compilation
 from dvae.training.config import RunConfig
+from dvae.training.devices import describe_device, resolve_device
 from dvae.training.fast import Speed, choose_speed
 from dvae.training.module import TaskModule
 from dvae.training.pictures import save_image
@@ -59,6 +60,9 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         UserError: If an input is wrong.
     """
     quiet()
+    device = resolve_device(config.trainer.accelerator, "trainer.accelerator")
+    if is_first_process():
+        say(describe_device(config.trainer.accelerator, config.trainer.devices))
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config.seed, verbose=False)
@@ -76,7 +80,8 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
     others = [*task.callbacks(config), _Provenance(config, speed), *keep, *callbacks]
-    trainer = _build_trainer(config, speed, monitor, data, others, before.get("global_step"))
+    start = before.get("global_step")
+    trainer = _build_trainer(config, device.type, speed, monitor, data, others, start)
     remarks = [*([f"fast: {speed.reason}"] if speed.reason else []), *config.remarks(total_steps)]
     for line in remarks if trainer.is_global_zero else ():
         say(line)
@@ -85,10 +90,10 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if speed.compile:
-        device, alone = trainer.strategy.root_device, trainer.world_size == 1
         prepare_compilation(device)
         if trainer.is_global_zero:
             say("compile: the first step waits until torch has compiled the training pass")
+        alone = trainer.world_size == 1
         module.compile_training(device, backward=alone and speed.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
@@ -102,11 +107,12 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         return metrics
     # Prefix the names: these values belong to a checkpoint, not to the end of the run's curves.
     final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
+    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
+    # Before the files, so that a disk that is full by now does not take the result.
+    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
     _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
-    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
-    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
     rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
     validations = config.trainer.max_epochs // config.trainer.validate_every
     for name, row in (rows | {"watch": watch(output, validations)}).items():
@@ -136,6 +142,7 @@ class _Provenance(Callback):
 
 def _build_trainer(
     config: RunConfig,
+    accelerator: str,
     speed: Speed,
     monitor: str,
     data: TaskData,
@@ -152,7 +159,7 @@ def _build_trainer(
     callbacks += [*([shown] if shown else []), *others]
     try:
         trainer = pl.Trainer(
-            accelerator=options.accelerator,
+            accelerator=accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
             precision=_PRECISION[speed.precision],
@@ -176,8 +183,8 @@ def _build_trainer(
         )
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise UserError(
-            f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
-            f"found none ({error})"
+            f"trainer.devices: expected devices of the kind {accelerator} that this machine has, "
+            f"found {options.devices} ({error})"
         ) from error
     if trainer.world_size > 1:
         check_processes(config)

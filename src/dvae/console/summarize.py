@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from dvae.errors import UserError
 from dvae.runs.program import program
@@ -18,8 +19,14 @@ def main() -> None:
     try:
         summarize(parser.parse_args().path)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: expected to write it, found: {error.strerror}")
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> Any:
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     """The parsed content of a file; an empty dict if the file does not exist."""
     try:
-        return parse(path.read_text()) if path.is_file() else {}
+        return parse(path.read_text("utf-8")) if path.is_file() else {}
     except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
             f"{path}: expected a file written by a run, found other content "

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from dvae import __version__
 from dvae.runs.program import own_command
+from dvae.training.devices import has_gpu
 
 __all__ = ["provenance"]
 
@@ -38,7 +39,9 @@ def provenance(overrides: Sequence[str] = ()) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if has_gpu()
+        else [],
         "cuda": torch.version.cuda,
     }
 
@@ -64,11 +67,12 @@ def _commit() -> str | None:
     """The commit of the source, with a + if there are uncommitted changes; None without git."""
     source = Path(__file__)
     git = ["git", "-C", str(source.parent)]
+    options: Any = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     # An installed package can lie in an environment in the repository of another project.
     tracked = ["ls-files", "--error-unmatch", source.name]
     try:
         _, commit, changes = (
-            subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
+            subprocess.run([*git, *command], **options, timeout=5, check=True)
             for command in (tracked, ["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
         )
     except (OSError, subprocess.SubprocessError):
@@ -78,6 +82,6 @@ def _commit() -> str | None:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor()

@@ -4,11 +4,12 @@ import csv
 import math
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvae.files import write_file
+from dvae.files import is_locked, write_file
 from dvae.runs.files import overrides_of, read_json, read_yaml
 from dvae.tasks import find_task
 from dvae.training.migrations import migrate
@@ -59,7 +60,7 @@ def _read_run(folder: Path) -> Run:
     seed = int(overrides.pop("seed", config.get("seed", 0)))
     # Old runs have no status.json: only finished ones wrote metrics.
     state = status.get("state", "finished")
-    if state == "running" and not _alive(status):
+    if state == "running" and not _alive(folder, status):
         state = "interrupted"
     return Run(
         folder,
@@ -78,10 +79,13 @@ def _validations(trainer: dict[str, Any]) -> int:
     return trainer.get("max_epochs", 1) // trainer.get("validate_every", 1)
 
 
-def _alive(status: dict[str, Any]) -> bool:
+def _alive(folder: Path, status: dict[str, Any]) -> bool:
     """Whether the process of a run is alive; assumed for a process on another machine."""
     if status["host"] != socket.gethostname():
         return True
+    if sys.platform == "win32":
+        # There, `os.kill` ends the process.
+        return is_locked(folder)
     try:
         os.kill(status["pid"], 0)
     except ProcessLookupError:

@@ -48,14 +48,10 @@ def summarize(path: Path) -> list[Setting]:
     if not runs:
         found = "none" if path.is_dir() else "no folder"
         raise UserError(f"{path}: expected a folder with runs in it, found {found}")
-    write_csv(path / "sweep.csv", runs)
     settings, console = rank(runs), Console()
     if not console.is_terminal:
         console.width = 160
     if settings:
-        from dvae.runs.plot import plot
-
-        plot(path / "sweep.png", settings)
         console.print(_ranking(settings))
     if unfinished := [run for run in runs if run.state != "finished"]:
         console.print(_reasons(path, unfinished))
@@ -65,6 +61,12 @@ def summarize(path: Path) -> list[Setting]:
         rows = {"best run": best.folder, "its command": command(best)} | rows
     for name, row in rows.items():
         console.print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
+    # After the tables, which are of use where nothing can be written, too.
+    write_csv(path / "sweep.csv", runs)
+    if settings:
+        from dvae.runs.plot import plot
+
+        plot(path / "sweep.png", settings)
     return settings
 
 

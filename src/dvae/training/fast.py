@@ -7,6 +7,7 @@ import torch
 
 from dvae.training.compilation import obstacle
 from dvae.training.config import RunConfig
+from dvae.training.devices import has_gpu
 
 __all__ = ["Speed", "choose_speed"]
 
@@ -43,7 +44,7 @@ def choose_speed(config: RunConfig, steps: int) -> Speed:
     """
     if not config.fast:
         return Speed(config.compile, config.precision, "")
-    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    on_gpu = has_gpu() and config.trainer.accelerator != "cpu"
     compiles, why = _compilation(config, steps, on_gpu)
     precision, why_precision = _precision(config, on_gpu)
     return Speed(compiles, precision, f"{why}; {why_precision}")

@@ -110,7 +110,7 @@ class TrainerOptions(Options):
     """See `pytorch_lightning.Trainer`.
 
     Attributes:
-        accelerator: "auto" uses a GPU if there is one.
+        accelerator: "auto" uses a GPU with CUDA if there is one.
         devices: Processes of one run; "auto" uses all devices.
         max_epochs: Epochs.
         gradient_clip: Largest norm of the gradient; 0 for no clipping.
