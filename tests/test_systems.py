@@ -123,18 +123,19 @@ def _run(prelude, commands, **environment):
 
 
 def test_training_runs_on_windows(tmp_path, data_dir):
-    """And resumes, with an encoding that lacks most characters."""
+    """And with an encoding that lacks most characters."""
     folder = tmp_path / "run"
     own = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", *SMALL]
     commands = [
         ["train.py", *own],
-        ["train.py", *own, "resume=last", "trainer.max_epochs=2"],
+        ["train.py", *own, "resume=last"],
         ["summarize.py", str(tmp_path)],
     ]
     other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = _run(WINDOWS, commands, **other)
     assert not result.stderr
-    assert result.stdout.count("Metrics of the best checkpoint") == 2
+    assert "Metrics of the best checkpoint" in result.stdout
+    assert "already finished" in result.stdout
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     assert (tmp_path / "sweep.csv").is_file()
     names = [path.name for path in tmp_path.rglob("*")]
