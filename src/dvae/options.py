@@ -5,6 +5,7 @@ in a module whose name ends with `_options`: the fields with their ranges and de
 the member, and `build()`. Nothing here imports torch, so mistakes are reported at once.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
@@ -43,7 +44,8 @@ __all__ = [
 MAX_ENUMERATION = 16_384
 """The largest number of codes, K^N, that can be enumerated."""
 
-PathName = Annotated[str, Field(min_length=1)]
+PathName = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A path, in which `~` stands for the home folder."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -54,7 +54,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         raise UserError(f'overrides: expected a list such as ["seed=1"], found {overrides!r}')
     with _arguments(given):
         try:
-            given = resumed(given, home() / "outputs" / "runs")
+            given = resumed(given, home() / "outputs" / "runs", cli.folders())
             config = check(RunConfig, cli.compose("train", given))
         except (HydraException, OmegaConfBaseException, OSError, YAMLError, ValueError) as error:
             raise UserError(" ".join(cli.explain(error, "train").split())) from error

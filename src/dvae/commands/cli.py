@@ -13,7 +13,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -34,11 +36,13 @@ from dvae.errors import (
     nearest,
 )
 from dvae.options import AnyOptions
+from dvae.runs.arguments import quote_paths, quoted
 from dvae.runs.folder import record
 from dvae.runs.naming import run_name
-from dvae.runs.resume import quoted, resumed
+from dvae.runs.resume import resumed
+from dvae.runs.traces import remove_traces
 
-__all__ = ["CONFIGS", "ROOT", "compose", "explain", "run"]
+__all__ = ["CONFIGS", "ROOT", "compose", "explain", "folders", "run"]
 
 EXIT_CODE = 2
 _WRONG_GROUP = "Config group override"
@@ -59,18 +63,6 @@ _EXTRAS = {
     "submitit_slurm": "slurm",
 }
 """Launcher → the extra that installs it."""
-
-_PATHS = {
-    "checkpoint",
-    "data_dir",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "output",
-    "output_dir",
-    "paths.data_dir",
-    "paths.output_dir",
-}
-"""Keys whose values are paths."""
 
 _NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 """Errors of folders that cannot be written to: full, read-only or of other people."""
@@ -98,6 +90,13 @@ OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
 OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
 OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
+# Plugins store their configurations when they are found; these two take the place of others.
+Plugins.instance()
+_STORE = ConfigStore.instance()
+_JOBLIB = {"_target_": "hydra_plugins.dvae_joblib.JoblibLauncher", "n_jobs": -1}
+_STORE.store("joblib", _JOBLIB, "hydra/launcher", provider="dvae")
+_GRID = {"_target_": "hydra_plugins.dvae_grid.GridSweeper", "max_batch_size": None, "params": None}
+_STORE.store("basic", _GRID, "hydra/sweeper", provider="dvae")
 
 
 def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) -> None:
@@ -112,6 +111,7 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Before the libraries are imported; jobs of a launcher may be in processes of their own.
     quiet()
+    failed = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
@@ -119,41 +119,35 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
         try:
             return task(check(schema, _plain(config)))
         except OtherRunError as error:
-            _fail(str(error))
+            _refuse(error, name)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                failed.append(error)
                 return _record_failure(error)
             if isinstance(error, _USER_ERRORS):
-                _fail(explain(error, name))
+                _refuse(error, name)
             raise
 
     prepare()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
     try:
-        # In a sweep, commas separate values, so paths are not quoted.
-        if not {"-m", "--multirun"} & set(sys.argv):
-            sys.argv[1:] = [_quote_path(item) for item in sys.argv[1:]]
+        sys.argv[1:] = quote_paths(sys.argv[1:])
         if "resume" in schema.model_fields:
-            sys.argv[1:] = resumed(sys.argv[1:], home() / "outputs" / "runs")
+            sys.argv[1:] = resumed(sys.argv[1:], home() / "outputs" / "runs", folders())
         job()
+        # A sweep of runs ends with a table of them; other sweeps have only their exit code.
+        if failed and "resume" not in schema.model_fields:
+            raise SystemExit(EXIT_CODE)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe. This is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
-        _fail(explain(error, name))
+        _refuse(error, name)
     except ValueError as error:
         if not str(error).startswith(_WRONG_GROUP):
             raise
         _fail(explain(error, name))
-
-
-def _quote_path(argument: str) -> str:
-    """Quotes the value of a path key, in which Hydra would interpret characters such as =."""
-    key, _, value = argument.partition("=")
-    if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
-        return argument
-    return f"{key}={quoted(value)}"
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
@@ -187,15 +181,23 @@ def compose(name: str, overrides: list[str]) -> Any:
 
 def _compose(name: str, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     with own_hydra(), hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
+        paths = ",".join(quoted(f"file://{path.absolute()}") for path in folders()[1:])
         search = [f"hydra.searchpath=[{paths}]"] if paths else []
-        return hydra.compose(name, [*overrides, *search], return_hydra_config=with_hydra)
+        overrides = [*quote_paths(overrides), *search]
+        return hydra.compose(name, overrides, return_hydra_config=with_hydra)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Resolved plain values, without the helper keys that start with an underscore."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return {key: value for key, value in values.items() if not key.startswith("_")}
+
+
+def _refuse(error: Exception, name: str) -> NoReturn:
+    # What lies in the folder of a busy run belongs to that run.
+    if not isinstance(error, BusyError):
+        remove_traces()
+    _fail(explain(error, name))
 
 
 def _fail(line: str) -> NoReturn:
@@ -240,7 +242,7 @@ def _explain_file(error: OSError, name: str) -> str:
     return f"{line}; {keys} choose other places" if error.errno in _NO_PLACE else line
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
     """The folders of configurations: the project's own, and that of `--config-dir`."""
     given = [
         following if item in ("--config-dir", "-cd") else item.removeprefix("--config-dir=")
@@ -251,12 +253,12 @@ def _folders() -> list[Path]:
 
 
 def _groups() -> list[str]:
-    paths = [path for folder in _folders() for path in folder.iterdir()]
+    paths = [path for folder in folders() for path in folder.iterdir()]
     return sorted({path.name for path in paths if path.is_dir() and path.name != "hydra"})
 
 
 def _options(group: str) -> list[str]:
-    return sorted({path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
 
 
 def _no_option(group: str, option: str) -> str:

@@ -86,7 +86,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     for line in remarks if trainer.is_global_zero else ():
         say(line)
     if config.resume is not None:
-        check_resumable(before, config.resume, trainer, module)
+        check_resumable(before, config.resume, trainer, module, total_steps)
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if speed.compile:
@@ -140,6 +140,15 @@ class _Provenance(Callback):
             write_json(output / "environment.json", provenance(self._config.overrides) | speed)
 
 
+class _Board(TensorBoardLogger):
+    """Writes into the folder of the run, also if its name looks like a variable, such as $HOME."""
+
+    @property
+    def log_dir(self) -> str:
+        """The folder; Lightning would replace variables in it."""
+        return self.save_dir
+
+
 def _build_trainer(
     config: RunConfig,
     accelerator: str,
@@ -172,7 +181,7 @@ def _build_trainer(
             callbacks=callbacks,
             plugins=CheckpointFiles(),
             default_root_dir=output,
-            logger=TensorBoardLogger(
+            logger=_Board(
                 output,
                 name="",
                 version="",
@@ -220,7 +229,8 @@ def _log_hyperparameters(
     values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
     if isinstance(trainer.logger, TensorBoardLogger):
         trainer.logger.log_hyperparams(values, dict(metrics), trainer.global_step)
-        trainer.logger.save()
+        # Close the file, which has a thread of its own.
+        trainer.logger.finalize("success")
 
 
 def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dvae.files import is_locked, write_file
+from dvae.runs.alive import is_alive
 from dvae.runs.files import overrides_of, read_json, read_yaml
 from dvae.tasks import find_task
 from dvae.training.migrations import migrate
@@ -80,19 +80,10 @@ def _validations(trainer: dict[str, Any]) -> int:
 
 
 def _alive(folder: Path, status: dict[str, Any]) -> bool:
-    """Whether the process of a run is alive; assumed for a process on another machine."""
-    if status["host"] != socket.gethostname():
-        return True
-    if sys.platform == "win32":
-        # There, `os.kill` ends the process.
+    # Windows cannot be asked by a number, but a run that is alive holds the lock of its folder.
+    if sys.platform == "win32" and status["host"] == socket.gethostname():
         return is_locked(folder)
-    try:
-        os.kill(status["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_alive(status)
 
 
 def write_csv(path: Path, runs: list[Run]) -> None:

@@ -134,11 +134,12 @@ def _distribution(override: Override) -> Any:
     value = override.value()
     if not isinstance(value, IntervalSweep):
         return distributions.CategoricalDistribution(_choices(override))
-    ends: Any = (value.start, value.end)
-    whole = all(isinstance(end, int) for end in ends)
+    low: Any = value.start
+    high: Any = value.end
+    whole = isinstance(low, int) and isinstance(high, int)
     kind = distributions.IntDistribution if whole else distributions.FloatDistribution
     try:
-        return kind(*ends, log="log" in value.tags)
+        return kind(low, high, log="log" in value.tags)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{override.get_key_element()}: expected an interval from a smaller to a larger "
