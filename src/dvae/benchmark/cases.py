@@ -86,7 +86,7 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         "timings": [asdict(timing) for timing in timings],
         "seconds": rounds,
     }
-    console = Console()
+    console = Console(markup=False)
     console.print(_table(timings, config, reports[0]["machine"]))
     for case, report in zip(cases, reports, strict=True):
         if report["profile"]:

@@ -68,7 +68,7 @@ def time_to_quality(config: BenchmarkConfig) -> list[Curve]:
     Raises:
         UserError: If a case is wrong or fails.
     """
-    output, console = Path(config.paths.output_dir), Console()
+    output, console = Path(config.paths.output_dir), Console(markup=False)
     commands = [_command(case, config) for case in config.cases]
     check_writable(output / "time_to_quality.json")
     curves = []

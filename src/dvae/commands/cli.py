@@ -132,6 +132,8 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
     try:
+        # Between settings, argparse would refuse the flag.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda item: item not in ("-m", "--multirun"))
         sys.argv[1:] = quote_paths(sys.argv[1:])
         if "resume" in schema.model_fields:
             sys.argv[1:] = resumed(sys.argv[1:], home() / "outputs" / "runs", folders())

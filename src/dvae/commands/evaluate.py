@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     task.check_options(config)
     output = Path(config.output or checkpoint.with_suffix(f".{config.split}.json"))
     check_writable(output)
-    console = Console()
+    console = Console(markup=False)
     console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     choices = {"num_samples": config.num_samples, "max_decodes": config.max_decodes}
     given = {key: value for key, value in choices.items() if value is not None}

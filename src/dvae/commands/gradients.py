@@ -45,7 +45,7 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
     device = resolve_device(config.device)
     folder = Path(config.paths.output_dir)
     check_writable(folder / "gradients.csv")
-    console = Console()
+    console = Console(markup=False)
     console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     torch.manual_seed(config.seed)
     vae, images = _model_and_images(config)

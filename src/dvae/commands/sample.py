@@ -53,7 +53,7 @@ def sample(config: SampleConfig) -> Path:
         save_image(drawing.pictures, picture)
     with write_file(picture.with_suffix(".npz"), "wb") as file:
         np.savez(file, codes=drawing.codes.cpu().numpy())
-    Console().print(
+    Console(markup=False).print(
         f"written to {picture} and {picture.with_suffix('.npz').name}",
         soft_wrap=True,
         highlight=False,

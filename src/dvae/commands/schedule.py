@@ -41,7 +41,7 @@ def show(config: RunConfig) -> Path:
         axis.set(title=name, xlabel="step", ylim=(0, None))
         axis.grid(alpha=0.3)
     path = Path(config.paths.output_dir) / "schedule.png"
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_file(path, "wb") as file:

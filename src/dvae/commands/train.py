@@ -109,14 +109,14 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
     how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
     # Before the files, so that a disk that is full by now does not take the result.
-    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
+    Console(markup=False).print(metrics_table(f"Metrics of the {how}", metrics, module.units))
     _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
     rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
     validations = config.trainer.max_epochs // config.trainer.validate_every
     for name, row in (rows | {"watch": watch(output, validations)}).items():
-        Console().print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
+        Console(markup=False).print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
     return metrics
 
 

@@ -48,7 +48,7 @@ def summarize(path: Path) -> list[Setting]:
     if not runs:
         found = "none" if path.is_dir() else "no folder"
         raise UserError(f"{path}: expected a folder with runs in it, found {found}")
-    settings, console = rank(runs), Console()
+    settings, console = rank(runs), Console(markup=False)
     if not console.is_terminal:
         console.width = 160
     if settings:
