@@ -206,9 +206,7 @@ def test_truncated_files_are_downloaded_again(tmp_path, remote, size):
     # Without a connection, the file is named and left as it is.
     broken.write_bytes(whole[:size])
     remote.offline = True
-    with pytest.raises(
-        UserError, match=f"data=fashion_mnist: {broken}: expected .* remove it, and"
-    ):
+    with pytest.raises(UserError, match=f"data=fashion_mnist: {broken}: expected .* remove it"):
         _source(tmp_path).prepare()
     assert broken.read_bytes() == whole[:size]
     assert {path.name for path in broken.parent.iterdir()} == {*TEST_FILES, *TRAIN_FILES}
@@ -233,9 +231,7 @@ def test_an_archive_that_was_unpacked_in_part_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.omniglot.download_and_extract_archive", offline)
     monkeypatch.setitem(datasets.Omniglot.zips_md5, "images_background", _md5(archive))
-    with pytest.raises(
-        UserError, match=f"{archive}: expected its 3 drawings in .*, found 2; remov"
-    ):
+    with pytest.raises(UserError, match=f"{archive}: expected its 3 drawings in .*, found 2"):
         source.prepare()
     assert archive.exists()
 

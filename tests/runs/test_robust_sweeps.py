@@ -1,17 +1,21 @@
 """Sweeps go on after the death of a run, and leave neither threads nor files open."""
 
 import csv
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hydra.core.plugins import Plugins
+from pytorch_lightning.callbacks import Callback
 
 from dvae.commands.train import train
 from dvae.errors import UserError
@@ -122,33 +126,36 @@ def test_only_combinations_of_options_are_composed_before_a_sweep(tmp_path, caps
     assert capsys.readouterr().out == "3000 runs, 1 of which have ended\n"
 
 
-def test_runs_leave_no_thread_and_no_open_file(make_config, tmp_path):
-    """Runs in one process, as in a sequential sweep; one of them fails."""
-    small = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "data.eval_batch_size=20"]
-    found = []
-    for number in range(4):
-        overrides = ["callbacks=none", "test_samples=0"] if number else []
-        config = make_config(*small, *overrides, output=tmp_path / str(number))
-        if number == 2:
-            with pytest.raises(ZeroDivisionError):
-                run_in_folder(config, lambda config: train(config, [_Fail()]))
-        else:
-            run_in_folder(config, train)
-        files = {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
-        found.append((threading.active_count(), [f for f in files if str(tmp_path) in f]))
-    assert found == [(found[0][0], [])] * 4
+class _Watch(Callback):
+    """Adds the data of a run to a list, and fails in the third run."""
 
+    def __init__(self, data):
+        self.data = data
 
-class _Fail:
-    """A callback that fails in the middle of training."""
-
-    def __new__(cls):
-        from pytorch_lightning.callbacks import Callback
-
-        def on_train_batch_end(self, *args):
+    def on_train_start(self, trainer, pl_module):
+        self.data.append(weakref.ref(trainer.datamodule))
+        if len(self.data) == 3:
             raise ZeroDivisionError
 
-        return type("Fail", (Callback,), {"on_train_batch_end": on_train_batch_end})()
+
+def test_runs_leave_neither_threads_nor_files_nor_data(make_config, tmp_path):
+    """Runs in one process, as in a sequential sweep; the third of them fails."""
+    small = ["debug=fast", "model.hidden=[4]", "model.num_latents=2", "data.eval_batch_size=20"]
+    data, found = [], []
+    gc.disable()
+    try:
+        for seed in range(4):
+            pictures = "callbacks=none" if seed else "callbacks=default"
+            config = make_config(*small, pictures, f"seed={seed}", output=tmp_path / str(seed))
+            with suppress(ZeroDivisionError):
+                run_in_folder(config, lambda config: train(config, [_Watch(data)]))
+            files = {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+            found.append((threading.active_count(), [f for f in files if str(tmp_path) in f]))
+    finally:
+        gc.enable()
+    assert json.loads((tmp_path / "2" / "status.json").read_text())["state"] == "failed"
+    assert found == [(found[0][0], [])] * 4
+    assert [reference() for reference in data[:3]] == [None] * 3, "data of earlier runs"
 
 
 def test_a_process_is_told_from_a_later_one_with_its_number():

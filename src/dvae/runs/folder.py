@@ -4,6 +4,7 @@
 overrides. Nothing here imports torch, so a command for a finished run returns at once.
 """
 
+import gc
 import math
 import os
 import time
@@ -79,6 +80,8 @@ def _run_in_folder(
     start, before = time.perf_counter(), status.get("seconds", 0.0)
     configuration = _modified(folder / "config.yaml")
     record(folder, seconds=before)
+    # In a sweep, reference cycles would keep the data of many earlier runs in memory.
+    gc.collect()
     try:
         metrics = train(config)
     except BaseException as error:
