@@ -1,21 +1,41 @@
-"""Writes files and folders atomically: a reader never sees a half of either."""
+"""Writes files and folders atomically: a reader never sees half of one.
 
-import fcntl
+File systems of clusters, network drives and other systems lack some operations. Files are then
+written without them, and a warning says so once.
+"""
+
+import errno
 import json
 import logging
 import os
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from dvae.errors import BusyError
 
-__all__ = ["lock_folder", "remove_parts", "write_file", "write_folder", "write_json"]
+__all__ = [
+    "check_writable",
+    "is_locked",
+    "lock_folder",
+    "remove_parts",
+    "write_file",
+    "write_folder",
+    "write_json",
+]
 
 _PART = ".part"
+_WAIT = 0.2
+"""Seconds between two attempts to lock a folder."""
+_LACKING = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system answers if it lacks an operation."""
+_LOG = logging.getLogger(__name__)
+_warned: set[str] = set()
 _locks: set[IO[Any]] = set()
 
 
@@ -25,8 +45,9 @@ def _close_locks() -> None:
     _locks.clear()
 
 
-# A lock ends with its process: children that outlive it for a while must not hold it.
-os.register_at_fork(after_in_child=_close_locks)
+if hasattr(os, "register_at_fork"):
+    # A lock ends with its process: children that outlive it for a while must not hold it.
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 @contextmanager
@@ -37,23 +58,26 @@ def write_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: The file to write.
-        mode: "w" or "wb".
+        mode: "w", for text in UTF-8, or "wb".
 
     Raises:
         OSError: If the file cannot be written; its file name is `path`.
     """
-    temporary = _temporary(path)
+    temporary = _part(path)
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        with temporary.open(mode, newline=None if "b" in mode else "") as file:
+        with temporary.open(mode, **text) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno(), path)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise _named(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # On a read-only file system, even removing a file that does not exist is an error.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,19 +90,37 @@ def write_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the folder cannot be written; its file name is `path`.
     """
-    temporary = _temporary(path)
+    temporary = _part(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+            with file.open("rb+") as written:
+                _sync(written.fileno(), path)
+        _sync_folder(temporary)
         temporary.rename(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise _named(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written, before the work whose result it takes; makes its folder.
+
+    Raises:
+        OSError: If it cannot be written; its file name is `path`.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = _part(path)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def remove_parts(folder: Path) -> None:
@@ -88,10 +130,6 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -106,22 +144,29 @@ def lock_folder(folder: Path, waiting: str | None = None) -> Iterator[None]:
 
     Args:
         folder: The folder.
-        waiting: If another process holds the lock, logs this message and waits; None refuses.
+        waiting: If another process holds the lock, prints this and waits; None refuses.
 
     Raises:
         BusyError: If another process holds the lock, and this one shall not wait.
     """
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if waiting is None:
-                raise BusyError(
-                    f"{folder}: expected a folder that no other run writes to, found a run in "
-                    "progress; wait until it ends, or choose another folder"
-                ) from error
-            logging.getLogger(__name__).info(waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                _lock(file)
+                break
+            except (BlockingIOError, PermissionError) as error:
+                if waiting is None:
+                    raise BusyError(
+                        f"{folder}: expected a folder that no other run writes to, found a run in "
+                        "progress; wait until it ends, or choose another folder"
+                    ) from error
+            except OSError as error:
+                _go_without("locks", error, folder, "nothing keeps a second run out of the folder")
+                break
+            if waiting:
+                print(waiting, flush=True)
+            waiting = ""
+            time.sleep(_WAIT)
         _locks.add(file)
         try:
             yield
@@ -129,10 +174,70 @@ def lock_folder(folder: Path, waiting: str | None = None) -> Iterator[None]:
             _locks.discard(file)
 
 
-def _sync(path: Path) -> None:
-    """Flushes a file, or the names in a folder, to disk, so that they survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
     try:
-        os.fsync(handle)
+        with lock_folder(folder):
+            return False
+    except BusyError:
+        return True
+
+
+def _lock(file: IO[str]) -> None:
+    """Locks an open file.
+
+    Raises:
+        BlockingIOError: If another process has locked it; on Windows a PermissionError.
+        OSError: If the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flushes a folder to disk, so that a renaming in it survives a power cut."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        # Windows opens no folders; elsewhere, a folder may be writable but not readable.
+        return
+    try:
+        _sync(handle, folder)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int, path: Path) -> None:
+    """Flushes an open file or folder to disk."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        kind = "folders" if path.is_dir() else "files"
+        _go_without(f"flushing of {kind}", error, path, "a power cut may lose what was saved last")
+
+
+def _go_without(operation: str, error: OSError, path: Path, risk: str) -> None:
+    """Warns, once in a process, that a file system lacks an operation; raises any other error."""
+    if error.errno not in _LACKING:
+        raise _named(error, path) from error
+    if operation not in _warned:
+        _warned.add(operation)
+        _LOG.warning(
+            "%s: this file system has no %s (%s): %s", path, operation, error.strerror, risk
+        )
+
+
+def _part(path: Path) -> Path:
+    """A new temporary file beside a file; its name is short, since that of the file may be long."""
+    return path.with_name(f".{secrets.token_hex(8)}{_PART}")
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of a file."""
+    return OSError(error.errno, error.strerror or str(error), str(path))

@@ -5,12 +5,12 @@ in a module whose name ends with `_options`: the fields with their ranges and de
 the member, and `build()`. Nothing here imports torch, so mistakes are reported at once.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from importlib import import_module
 from operator import or_
-from os.path import abspath, expanduser
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -36,6 +36,7 @@ __all__ = [
     "Size",
     "Split",
     "Steps",
+    "count_hint",
     "find_members",
     "one_of",
     "parse",
@@ -45,8 +46,9 @@ __all__ = [
 MAX_ENUMERATION = 16_384
 """The largest number of codes, K^N, that can be enumerated."""
 
-PathName = Annotated[str, Field(min_length=1)]
-FullPath = Annotated[PathName, AfterValidator(lambda path: abspath(expanduser(path)))]
+PathName = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A path, in which `~` stands for the home folder."""
+FullPath = Annotated[PathName, AfterValidator(os.path.abspath)]
 """A path that is made absolute, so that a checkpoint names the same file in any folder."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
@@ -69,6 +71,11 @@ Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 
 Share = Steps
 """A count of images (a whole number), or a fraction of them (with a decimal point)."""
+
+
+def count_hint(value: int | float) -> str:
+    """Ends a remark about a count or fraction; empty unless 1 and 1.0 may have been confused."""
+    return "; 1 means one, 1.0 means all" if value == 1 else ""
 
 
 def _not_zero(value: int | float) -> int | float:

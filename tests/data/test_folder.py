@@ -15,13 +15,14 @@ from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
 from dvae.commands.checking import check
-from dvae.commands.cli import _quote_path, compose
+from dvae.commands.cli import compose
 from dvae.commands.evaluate import evaluate
 from dvae.commands.sample import sample
 from dvae.commands.train import train
 from dvae.data.sources.folder import place
 from dvae.data.sources.folder_options import FolderOptions
 from dvae.errors import UserError
+from dvae.runs.arguments import quote_paths
 from dvae.tasks.options import EvaluateConfig, SampleConfig
 from dvae.training.config import RunConfig
 
@@ -449,7 +450,7 @@ def bars(tmp_path_factory):
 
 def test_a_folder_trains_and_is_evaluated_and_sampled(bars, make_config, tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
-    root = _quote_path(f"data.root={bars}")
+    [root] = quote_paths([f"data.root={bars}"])
     options = ["data.channels=1", "data.size=28", "debug=fast", f"paths.data_dir={data}"]
     train(make_config("data=folder", root, *options))
     own = [f"checkpoint={run}/checkpoints/best.ckpt", f"data_dir={data}", "device=cpu"]
@@ -478,9 +479,9 @@ def test_a_folder_must_be_given():
         compose("train", ["data=folder", "paths.output_dir=run"])
 
 
-@pytest.mark.parametrize("name", ["рисунки", "a b", "x=1,2", "2026", "plain/path.d", "~", "#1"])
+@pytest.mark.parametrize("name", ["рисунки", "a b", "x=1,2", "2026", "plain/path.d", "#1"])
 def test_any_path_can_be_given(name):
-    given = [_quote_path(f"data.root={name}"), "data=folder", "paths.output_dir=run"]
+    given = [*quote_paths([f"data.root={name}"]), "data=folder", "paths.output_dir=run"]
     assert compose("train", given)["data"]["root"] == name
 
 

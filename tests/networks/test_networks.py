@@ -131,3 +131,16 @@ def test_conv_refuses_sides_that_are_not_multiples_of_4(image_shape):
     message = f"data.size: expected multiples of 4, .* found {height} × {width} pixels"
     with pytest.raises(UserError, match=message):
         NETWORKS["conv"]().check_images(image_shape)
+
+
+def test_gradients_of_logits_sum_to_zero_over_categories_in_half_precision(encoder, image_shape):
+    images = _images(image_shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = encoder(images)
+        # No function of the probabilities changes if all logits of a latent shift.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+        (weights * logits.softmax(-1)).sum().backward()
+    assert logits.dtype == torch.float32
+    gradient = list(encoder.parameters())[-1].grad.view(-1, logits.shape[-1])  # of the last bias
+    assert gradient.abs().max() > 0.01
+    assert gradient.sum(-1).abs().max() < 1e-5

@@ -5,21 +5,27 @@ import json
 import math
 import mmap
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from dvae.errors import UserError
 from dvae.files import lock_folder, remove_parts, write_folder
 
-__all__ = ["IMAGES", "map_images", "prefetch", "prepared_folder", "read_only"]
+__all__ = ["IMAGES", "map_images", "prefetch", "prepared_folder", "progress", "read_only"]
 
+
+_Part = TypeVar("_Part")
 
 IMAGES = "images.uint8"
 """Name of the file of images (M, C, H, W), without a header."""
@@ -62,6 +68,20 @@ def prepared_folder(
     return folder
 
 
+def progress(parts: Sequence[_Part] | DataLoader[_Part], total: int) -> Iterable[_Part]:
+    """Iterates over the parts of a preparation, with a bar; without a terminal, after a line.
+
+    Args:
+        parts: Whose number is known.
+        total: Number of images.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return track(parts, "Preparing images", console=console)
+    print(f"preparing {total:,} images", file=sys.stderr, flush=True)
+    return parts
+
+
 def map_images(file: Path | IO[bytes], shape: Sequence[int]) -> Tensor:
     """The images of a file of bytes, uint8 (M, C, H, W), read only when they are used."""
     return read_only(np.memmap(file, np.uint8, "r", shape=tuple(shape)))
@@ -74,8 +94,10 @@ def read_only(array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
-_madvise = ctypes.PyDLL(None).madvise
-_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_madvise: Any = None
+if sys.platform != "win32":
+    _madvise = ctypes.PyDLL(None).madvise
+    _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def prefetch(images: Tensor, indices: Iterable[int]) -> None:
@@ -88,6 +110,8 @@ def prefetch(images: Tensor, indices: Iterable[int]) -> None:
         images: From `map_images`, contiguous.
         indices: Which of them.
     """
+    if _madvise is None:
+        return
     size, start = images[0].numel(), images.data_ptr()
     for index in indices:
         first = start + index * size

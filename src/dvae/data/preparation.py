@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from dvae.data.cache import IMAGES
+from dvae.data.cache import IMAGES, progress
 from dvae.data.decode import Decoder
 from dvae.errors import UserError
 from dvae.files import write_json
@@ -66,7 +65,7 @@ def prepare_images(
         UserError: If too many files cannot be read.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Decoded(directory, names, decoder),
         _BATCH,
         num_workers=min(cores or 1, len(names) // _BATCH),
@@ -75,10 +74,9 @@ def prepare_images(
         generator=torch.Generator(),
     )
     broken: Broken = {}
-    console = Console(stderr=True)
     with (folder / IMAGES).open("wb") as output:
         remaining = iter(names)
-        for images, errors in track(loader, "Preparing images", console=console):
+        for images, errors in progress(loader, len(names)):
             output.write(images)
             # In this order, since `zip` would take a name too many.
             pairs = zip(errors, remaining, strict=False)
@@ -89,7 +87,7 @@ def prepare_images(
         lines = [f"{name}: {reason}" for name, reason in list(broken.items())[:_SHOWN]]
         lines += [f"and {len(broken) - _SHOWN} more"] if len(broken) > _SHOWN else []
         text = f"Left out {len(broken)} of {len(names)} files, which cannot be read:"
-        console.print("\n  ".join([text, *lines]), markup=False, highlight=False, soft_wrap=True)
+        print("\n  ".join([text, *lines]), file=sys.stderr)
 
 
 def check_broken(broken: Broken, total: int, max_broken: float, key: str) -> None:

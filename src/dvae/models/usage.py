@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from dvae.distributions import categorical_entropy
+from dvae.distributions import categorical_entropy, without_infinity
 
 __all__ = ["CodeUsage", "MutualInformation"]
 
@@ -89,7 +89,8 @@ class MutualInformation(Metric):
 
     def update(self, logits: Tensor, codes: Tensor) -> None:
         """Adds the logits (B, N, K) of a batch and the codes (B, N) drawn from them."""
-        self.log_probs.append(logits.float().log_softmax(-1).flatten(1))
+        # −1e30 in place of −inf, because the matrix product below multiplies by 0.
+        self.log_probs.append(without_infinity(logits.float().log_softmax(-1), -1e30).flatten(1))
         offsets = torch.arange(logits.shape[1], device=codes.device) * logits.shape[2]
         self.codes.append(codes + offsets)
 

@@ -4,11 +4,12 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from dvae.networks.options import ACTIVATIONS
 
-__all__ = ["Decoder", "Encoder", "activate", "linear_blocks"]
+__all__ = ["Decoder", "Encoder", "PreciseLinear", "activate", "linear_blocks"]
 
 
 class Encoder(nn.Module, ABC):
@@ -25,6 +26,19 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
         """One-hot or relaxed codes (..., N, K) → parameters (..., P, H, W)."""
+
+
+class PreciseLinear(nn.Linear):
+    """A linear layer that keeps the precision of its weights under autocast; for logits of codes.
+
+    The gradient of a latent's logits sums to 0 over its categories. Rounded to half precision it
+    does not: the logits then drift together until they are too large to be told apart.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., D) → (..., D')."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
 
 
 def activate(width: int, activation: str, normalization: str, *, conv: bool = False) -> nn.Module:

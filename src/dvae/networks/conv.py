@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dvae.networks.base import Decoder, Encoder, activate, linear_blocks
+from dvae.networks.base import Decoder, Encoder, PreciseLinear, activate, linear_blocks
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -46,7 +46,7 @@ class ConvEncoder(Encoder):
             nn.Flatten(),
             *linear_blocks([c2 * (height // 4) * (width // 4), hidden], activation, normalization),
         )
-        self.head = nn.Linear(hidden, num_latents * num_categories)
+        self.head = PreciseLinear(hidden, num_latents * num_categories)
         self._codes = (num_latents, num_categories)
 
     def forward(self, images: Tensor) -> Tensor:

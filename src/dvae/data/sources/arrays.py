@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from dvae.data.cache import IMAGES, map_images, prepared_folder, read_only
+from dvae.data.cache import IMAGES, map_images, prepared_folder, progress, read_only
 from dvae.data.sources.arrays_options import Header, read_header
 from dvae.data.sources.base import Source, resized
 from dvae.errors import UserError
@@ -101,6 +99,6 @@ def _load(path: Path, header: Header, key: str) -> np.ndarray[Any, Any]:
 def _write(path: Path, images: np.ndarray[Any, Any], image_shape: Sequence[int]) -> None:
     starts = range(0, len(images), _CHUNK)
     with path.open("wb") as output:
-        for start in track(starts, "Preparing images", console=Console(stderr=True)):
+        for start in progress(starts, len(images)):
             part = np.ascontiguousarray(images[start : start + _CHUNK])
             output.write(resized(read_only(part), image_shape).numpy().tobytes())

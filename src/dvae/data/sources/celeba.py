@@ -6,7 +6,7 @@ from torchvision import datasets
 
 from dvae.data.preparation import ImageFile
 from dvae.data.sources.folder import Folder, find_files
-from dvae.data.sources.torchvision import usable
+from dvae.data.sources.torchvision import download
 
 __all__ = ["CelebA"]
 
@@ -24,8 +24,8 @@ class CelebA(Folder):
         folder = self.root / "celeba"
         partition = folder / "list_eval_partition.txt"
         if not (partition.is_file() and self.directory.is_dir()):
-            usable(self, lambda: datasets.CelebA(self.root, download=True))
-        lines = usable(self, partition.read_text).splitlines()
+            download(self, lambda: datasets.CelebA(self.root, download=True))
+        lines = partition.read_text(encoding="utf-8").splitlines()
         splits = dict(line.split() for line in lines if len(line.split()) == 2)
         files: dict[str, list[ImageFile]] = {split: [] for split in _SPLITS.values()}
         for file in find_files(self.directory):
