@@ -41,10 +41,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     choices = {"num_samples": config.num_samples, "max_decodes": config.max_decodes}
     given = {key: value for key, value in choices.items() if value is not None}
-    module.evaluation = Evaluation(config.split, seed=config.seed, **given)
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
+    module.evaluation = Evaluation(config.split, seed=config.seed, shades=data.shades, **given)
     shown = progress(name=str(checkpoint)) if config.progress_bar else None
     trainer = pl.Trainer(
         accelerator=resolve_device(config.device).type,
