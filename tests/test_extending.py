@@ -108,8 +108,10 @@ shared = ["hydra.searchpath=[file://my_extension/configs]", "paths.output_dir=ru
 results = {}
 for command in commands:
     check(RunConfig, compose("train", [*shared, *command]))
+# Coloured images need a likelihood of 8-bit pixels, and this one images that are not binarized.
+beside = {"data": ["likelihood=logistic"], "likelihood": ["data.binarization=none"]}
 for group, name in added.items():
-    values = compose("train", [*shared, f"{group}={name}"])
+    values = compose("train", [*shared, f"{group}={name}", *beside.get(group, [])])
     config = check(RunConfig, values)
     if group == "task":
         own = {"drop": type(config).model_fields["drop"].default}
