@@ -128,6 +128,20 @@ def test_other_tasks_report_bits_per_dimension_too(make_config, task, pixels):
     assert found == pytest.approx([bound / (math.log(2) * pixels) for bound in bounds])
 
 
+def test_many_codes_are_enumerated_only_if_one_product_scores_them(make_config):
+    codes = ["model.num_latents=11", "model.num_categories=2", "model.hidden=[8]"]
+    for likelihood, latents, enumerated in (
+        ("bernoulli", 11, True),
+        ("discretized_logistic", 11, False),
+        ("discretized_logistic", 10, True),
+    ):
+        options = [*codes, GREY, f"likelihood={likelihood}", f"model.num_latents={latents}"]
+        module = VAEModule(make_config(*options).build_model().eval())
+        with torch.no_grad():
+            module.on_test_epoch_start()
+        assert (module._enumeration is not None) == enumerated
+
+
 def test_small_images_have_no_ssim(make_config):
     vae = make_config("data.size=5", "model.hidden=[8]").build_model()
     assert set(VAEModule(vae).similarity) == {"psnr"}

@@ -32,6 +32,8 @@ _COLLAPSED = 0.1
 """A rate below this, in nats, counts as a collapsed posterior."""
 _FULL = 0.97
 """Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
+_MAX_SCORED = 1024
+"""Most codes that are enumerated where each pair of image and code needs a score of its own."""
 _AT_ONCE = 100
 """Images that are compared with others at once."""
 _HALF_WINDOW = 5
@@ -105,8 +107,10 @@ class VAEModule(VAEInference, ImageModule):
         super().on_test_epoch_start()
         self.similarity.reset()
         self.information.reset()
-        few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
-        self._enumeration = Enumeration.of(self.vae, self.device) if few else None
+        vae = self.vae
+        linear = vae.likelihood.linear_form(vae.output_bias.detach().unsqueeze(0)) is not None
+        few = vae.num_categories**vae.num_latents <= (MAX_ENUMERATION if linear else _MAX_SCORED)
+        self._enumeration = Enumeration.of(vae, self.device) if few else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the bounds of the discrete and the relaxed model."""
