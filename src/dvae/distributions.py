@@ -230,16 +230,15 @@ def categorical_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
 
     Returns:
         The divergence in nats, (...): at least 0, and at most ln K for a uniform p. Value and
-        gradient are finite for all finite logits, and if logits of q are −inf. If only those of p
-        are, the divergence is infinite.
+        gradient are finite for all logits that are finite or −inf. If p_k = 0 < q_k, the divergence
+        is infinite, for which q_k times the largest number of the dtype stands here.
     """
     log_q = log_softmax(logits)
-    kl = (log_q.exp() * log_ratio(log_q, log_softmax(prior_logits))).sum(-1)
-    return torch.where(kl > 1e30, math.inf, kl)
+    return (log_q.exp() * log_ratio(log_q, log_softmax(prior_logits))).sum(-1)
 
 
 def log_ratio(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """log q_k − log p_k, to be multiplied by q_k or z_k: 0 where q_k = 0, and finite if p_k = 0."""
+    """log q_k − log p_k, to be multiplied by q_k or z_k: 0 if q_k = 0, and finite if p_k = 0."""
     return without_infinity(log_q - log_p.clamp_min(torch.finfo(log_p.dtype).min))
 
 
