@@ -56,6 +56,8 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         try:
             given = resumed(given, home() / "outputs" / "runs", cli.folders())
             config = check(RunConfig, cli.compose("train", given))
+        except UserError:
+            raise
         except (HydraException, OmegaConfBaseException, OSError, YAMLError, ValueError) as error:
             raise UserError(" ".join(cli.explain(error, "train").split())) from error
     config._overrides = tuple(item for item in given if not item.lstrip("+~").startswith("hydra"))
