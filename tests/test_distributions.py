@@ -118,6 +118,21 @@ def test_inversion_at_the_ends_of_the_interval():
     assert sample_categorical(logits, ends).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("shape", [(5, 7, 2), (7, 2), (3, 5, 7, 2)])
+def test_inversion_by_search_finds_the_codes_of_comparisons(monkeypatch, shape):
+    torch.manual_seed(0)
+    logits, uniform = 3 * torch.randn(7, 2, 200), torch.rand(shape)
+    found = sample_categorical(logits, uniform)
+    monkeypatch.setattr(distributions, "_MANY", 200)
+    assert torch.equal(found, sample_categorical(logits, uniform))
+    assert found.shape == shape
+    # Numbers that are shared by several rows of logits.
+    shared = torch.rand(5, 1, 1)
+    expected = sample_categorical(logits, shared)
+    monkeypatch.undo()
+    assert torch.equal(sample_categorical(logits, shared), expected)
+
+
 def test_concrete_sample_is_a_log_softmax():
     logits, noise = torch.randn(2, 4, 5, dtype=torch.float64)
     z = concrete_sample(logits, 0.7, noise).exp()

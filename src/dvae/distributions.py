@@ -29,6 +29,8 @@ __all__ = [
 
 _VECTOR = {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 16)
 """Numbers in float32 that a CPU computes with at once."""
+_MANY = 64
+"""Categories from which on a binary search takes the place of comparisons."""
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -161,7 +163,16 @@ def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = softmax(logits.to(working_dtype(logits.dtype))).cumsum(-1)
     # Only the first K − 1 sums are compared, so that rounding of the total can give neither the
     # code K nor a last category of probability 0.
-    return (uniform.unsqueeze(-1) >= cumulative[..., :-1] / cumulative[..., -1:]).sum(-1)
+    bounds = cumulative[..., :-1] / cumulative[..., -1:]
+    if logits.shape[-1] <= _MANY:
+        return (uniform.unsqueeze(-1) >= bounds).sum(-1)
+    # A binary search finds the same code, and needs no memory for K comparisons of each number.
+    shape = torch.broadcast_shapes(uniform.shape, bounds.shape[:-1])
+    rows = shape[len(shape) + 1 - bounds.ndim :]
+    numbers = uniform.to(bounds.dtype).expand(shape).reshape(-1, *rows).movedim(0, -1)
+    bounds = bounds.expand(*rows, -1).contiguous()
+    codes = torch.searchsorted(bounds, numbers.contiguous(), right=True)
+    return codes.movedim(-1, 0).reshape(shape)
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:

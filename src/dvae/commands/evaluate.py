@@ -16,6 +16,9 @@ from dvae.training.settings import Evaluation
 
 __all__ = ["evaluate"]
 
+_MAX_ROWS = 64
+"""Most latents in the printed table; the JSON has all."""
+
 
 def evaluate(config: EvaluateConfig) -> dict[str, float]:
     """Evaluates a checkpoint, prints a table and writes JSON.
@@ -59,7 +62,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     write_json(output, used | {"trained": trained.model_dump()} | results)
     console = Console()
     console.print(metrics_table(f"{checkpoint}, {config.split}", metrics, module.units))
-    if details:
+    if 0 < max(map(len, details.values()), default=0) <= _MAX_ROWS:
         console.print(latents_table(details))
     console.print(f"written to {output}", soft_wrap=True, highlight=False)
     return dict(metrics)
