@@ -53,9 +53,11 @@ _EXTRAS = {
 
 _PATHS = {
     "checkpoint",
+    "codes",
     "data_dir",
     "hydra.run.dir",
     "hydra.sweep.dir",
+    "images",
     "output",
     "output_dir",
     "paths.data_dir",
@@ -134,6 +136,8 @@ def _quote_path(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
         return argument
+    if key == "images" and value[0] == "[":
+        return argument  # A list of paths.
     return f"{key}={quoted(value)}"
 
 
