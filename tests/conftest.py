@@ -20,7 +20,13 @@ torch.set_num_threads(1)
 
 
 # The files that take longest come first, so that all processes end at about the same time.
-LONGEST = ["test_resilience.py", "test_resume.py", "test_train.py", "test_extending.py"]
+LONGEST = [
+    "test_resilience.py",
+    "test_resume.py",
+    "test_train.py",
+    "test_extending.py",
+    "test_installed.py",
+]
 
 
 def pytest_collection_modifyitems(items):

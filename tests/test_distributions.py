@@ -118,19 +118,15 @@ def test_inversion_at_the_ends_of_the_interval():
     assert sample_categorical(logits, ends).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 2), (7, 2), (3, 5, 7, 2)])
-def test_inversion_by_search_finds_the_codes_of_comparisons(monkeypatch, shape):
+@pytest.mark.parametrize("shape", [(5, 7, 2), (7, 2), (3, 5, 7, 2), (5, 1, 1), (2,), ()])
+@pytest.mark.parametrize("num_categories", [2, 5, 200])
+def test_inversion_counts_the_sums_that_a_number_exceeds(shape, num_categories):
+    """A search finds what comparisons with all sums find, for numbers of any shape."""
     torch.manual_seed(0)
-    logits, uniform = 3 * torch.randn(7, 2, 200), torch.rand(shape)
-    found = sample_categorical(logits, uniform)
-    monkeypatch.setattr(distributions, "_MANY", 200)
-    assert torch.equal(found, sample_categorical(logits, uniform))
-    assert found.shape == shape
-    # Numbers that are shared by several rows of logits.
-    shared = torch.rand(5, 1, 1)
-    expected = sample_categorical(logits, shared)
-    monkeypatch.undo()
-    assert torch.equal(sample_categorical(logits, shared), expected)
+    logits, uniform = 3 * torch.randn(7, 2, num_categories), torch.rand(shape)
+    cumulative = logits.softmax(-1).cumsum(-1)
+    compared = uniform.unsqueeze(-1) >= cumulative[..., :-1] / cumulative[..., -1:]
+    assert torch.equal(sample_categorical(logits, uniform), compared.sum(-1))
 
 
 def test_concrete_sample_is_a_log_softmax():
@@ -164,6 +160,125 @@ def test_concrete_density_is_finite_at_low_temperatures():
     log_z = concrete_sample(logits, 0.05, gumbel_noise((100, 10)))
     assert (log_z.exp() == 0).any(), "the naive form would take the logarithm of zero"
     assert concrete_log_prob(log_z, logits, 0.05).isfinite().all()
+
+
+DENSITIES = {
+    "entropy": lambda logits, prior, log_z: categorical_entropy(logits),
+    "kl": lambda logits, prior, log_z: categorical_kl(logits, prior),
+    "posterior": lambda logits, prior, log_z: concrete_log_prob(log_z, logits, 0.6),
+    "prior": lambda logits, prior, log_z: concrete_log_prob(log_z, prior, 2),
+}
+
+
+# torch's softmax is used for 20 categories, the project's own for 4.
+@pytest.mark.parametrize("k", [4, 20])
+@pytest.mark.parametrize("left", ["half", "one"])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_masked_categories_are_as_if_they_did_not_exist(name, left, k):
+    """Value and gradient equal those without the masked categories."""
+    kept = k // 2 if left == "half" else 1
+    logits, prior = torch.randn(5, k, dtype=torch.float64), torch.randn(k, dtype=torch.float64)
+    noise = gumbel_noise((5, k), dtype=torch.float64)
+    if name == "kl":
+        prior[kept:] = -torch.inf
+    logits[..., kept:] = -torch.inf
+    results = []
+    for size in (k, kept):
+        leaf = logits[..., :size].clone().requires_grad_()
+        log_z = concrete_sample(leaf, 0.6, noise[..., :size])
+        value = DENSITIES[name](leaf, prior[:size], log_z)
+        results.append((value, *torch.autograd.grad(value.sum(), leaf)))
+    (value, gradient), (expected, expected_gradient) = results
+    assert torch.allclose(value, expected)
+    assert torch.allclose(gradient[..., :kept], expected_gradient)
+    assert (gradient[..., kept:] == 0).all()
+
+
+@pytest.mark.parametrize("k", [4, 20])
+def test_kl_of_a_masked_posterior_to_a_uniform_prior(k):
+    logits = torch.randn(5, k, dtype=torch.float64)
+    logits[..., ::2] = -torch.inf
+    prior = torch.zeros(k, dtype=torch.float64, requires_grad=True)
+    logits.requires_grad_()
+    kl = categorical_kl(logits, prior)
+    assert torch.allclose(kl, math.log(k) - categorical_entropy(logits))
+    for gradient in torch.autograd.grad(kl.sum(), (logits, prior)):
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
+    # The other way round, the posterior uses categories that the prior excludes.
+    assert (categorical_kl(prior, logits) == math.inf).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masked_densities_are_finite_in_every_precision(dtype):
+    logits = torch.randn(50, 6, dtype=dtype)
+    logits[..., 2:4] = -torch.inf
+    logits.requires_grad_()
+    log_z = concrete_sample(logits, 0.1, gumbel_noise((50, 6), dtype=dtype))
+    values = {
+        "entropy": categorical_entropy(logits),
+        "kl": categorical_kl(logits, torch.zeros(6, dtype=dtype)),
+        "posterior": concrete_log_prob(log_z, logits, 0.1),
+        "prior": concrete_log_prob(log_z, torch.zeros(6, dtype=dtype), 0.5),
+    }
+    for name, value in values.items():
+        (gradient,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
+        assert value.isfinite().all(), name
+        assert gradient.isfinite().all(), name
+        assert (gradient[..., 2:4] == 0).all(), name
+
+
+def _alternating(real):
+    """A cumulative sum that rounds up and down in turn, as the sums on a GPU may."""
+
+    def cumsum(self, dim):
+        signs = 1 - 2 * (torch.arange(self.shape[dim]) % 2)
+        return real(self, dim) * (1 + torch.finfo(self.dtype).eps * signs)
+
+    return cumsum
+
+
+@pytest.mark.parametrize("rounding", ["exact", "alternating"])
+def test_inversion_never_draws_masked_categories(monkeypatch, rounding):
+    if rounding == "alternating":
+        monkeypatch.setattr(torch.Tensor, "cumsum", _alternating(torch.Tensor.cumsum))
+    logits = torch.randn(200, 8)
+    mask = torch.rand(200, 8) < 0.6
+    mask[torch.arange(200), torch.randint(8, (200,))] = False
+    logits[mask] = -torch.inf
+    ends = torch.cat([torch.zeros(1), 1 - 2.0**-24 * torch.arange(1, 5), torch.rand(1000)])
+    codes = sample_categorical(logits, ends.unsqueeze(1).expand(-1, 200))
+    # Numbers at the very bounds between two categories.
+    p = logits.softmax(-1)
+    bounds = (p.cumsum(-1) / p.cumsum(-1)[..., -1:]).T.clamp_max(1 - 2.0**-24)
+    for draws in (codes, sample_categorical(logits, bounds)):
+        assert not mask.expand(*draws.shape, 8).gather(-1, draws.unsqueeze(-1)).any()
+
+
+def test_concrete_density_with_a_temperature_for_each_row():
+    logits = torch.randn(3, 4, dtype=torch.float64)
+    log_z = concrete_sample(logits, 0.7, gumbel_noise((3, 4), dtype=torch.float64))
+    rows = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
+    each = [concrete_log_prob(y, a, t.item()) for y, a, t in zip(log_z, logits, rows, strict=True)]
+    assert torch.allclose(concrete_log_prob(log_z, logits, rows), torch.stack(each))
+    # Every temperature for every row.
+    table = concrete_log_prob(log_z, logits, rows.unsqueeze(1))
+    assert table.shape == (3, 3)
+    assert torch.allclose(table.diagonal(), torch.stack(each))
+    with pytest.raises(ValueError, match=r"temperature: expected a shape \(..., 1\), found \(4,\)"):
+        concrete_log_prob(log_z, logits, torch.ones(4))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_bad_temperatures_are_refused(temperature):
+    zeros = torch.zeros(2, 3)
+    for given in (temperature, torch.tensor(temperature)):
+        for attempt in (
+            lambda given=given: concrete_sample(zeros, given, zeros),
+            lambda given=given: concrete_log_prob(zeros, zeros, given),
+        ):
+            with pytest.raises(ValueError, match="temperature: expected a finite number > 0"):
+                attempt()
 
 
 def test_gumbel_from_uniform_is_monotone():

@@ -10,6 +10,8 @@ import pytest
 
 import dvae
 from dvae.commands.cli import ROOT
+from dvae.console import COMMANDS
+from dvae.errors import UserError
 
 SOURCE = ROOT / "src" / "dvae"
 MODULES = {
@@ -29,6 +31,7 @@ LEVELS = [
     {"runs"},
     {"commands"},
     {"benchmark"},
+    {"console"},
 ]
 ORDER = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 # Root modules may also import root modules on their own level.
@@ -148,8 +151,12 @@ def _loaded(module):
 
 def test_configurations_are_checked_without_torch():
     tasks = ", ".join(f"dvae.tasks.{name}.task" for name in _tasks())
-    modules = f"dvae, dvae.commands.cli, dvae.commands.options, dvae.benchmark.options, {tasks}"
-    assert not _loaded(modules) & HEAVY
+    commands = ", ".join(f"dvae.console.{name}" for name in COMMANDS)
+    assert not _loaded(f"dvae, dvae.commands.api, {commands}, {tasks}") & HEAVY
+
+
+def test_the_package_itself_imports_only_the_standard_library():
+    assert not _loaded("dvae") & {"hydra", "omegaconf", "pydantic", "numpy", *HEAVY}
 
 
 def _tasks():
@@ -192,6 +199,14 @@ def test_the_layers_are_exported():
     assert dvae.CategoricalLayer is CategoricalLayer
     with pytest.raises(AttributeError, match="nothing"):
         _ = dvae.nothing
+
+
+def test_other_names_are_exported():
+    from dvae.commands.api import compose, load, train
+
+    assert (dvae.compose, dvae.load, dvae.train) == (compose, load, train)
+    assert dvae.UserError is UserError
+    assert {*dvae.__all__, "__version__"} <= set(dir(dvae))
 
 
 def test_the_version_is_that_of_the_package():

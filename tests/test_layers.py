@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,57 @@ def test_temperature_is_in_the_state_dict():
     other.set_temperature(2.0)
     assert other.temperature.item() == 2.0
     assert layer.temperature.item() == 0.25
+
+
+BAD = [0.0, -1.0, float("nan"), float("inf"), 1e-40, 1e39, "0.5", None]
+
+
+@pytest.mark.parametrize("value", [0.3, 1, np.float32(0.3), torch.tensor(0.3), torch.tensor([2])])
+def test_the_temperature_can_be_assigned(value):
+    layer = GumbelSoftmax(1)
+    layer.temperature = value
+    assert layer.temperature.item() == pytest.approx(float(value))
+    # An integer at the start does not make it an integer for ever.
+    layer.set_temperature(0.25)
+    assert layer.temperature.item() == 0.25
+    assert "temperature" in layer.state_dict()
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_bad_temperatures_are_refused_wherever_they_are_set(value):
+    layer = GumbelSoftmax(0.5)
+    attempts = [
+        lambda given: setattr(layer, "temperature", given),
+        layer.set_temperature,
+        GumbelSoftmax,
+        lambda given: layer.load_state_dict({"temperature": given}),
+        lambda given: torch.nn.Sequential(layer).load_state_dict({"0.temperature": given}),
+    ]
+    number = isinstance(value, float)
+    tensors = [torch.tensor(value, dtype=torch.float64)] if number else []
+    for attempt in attempts[: 5 if number else 3]:
+        for given in tensors if attempt in attempts[3:] else [value, *tensors]:
+            with pytest.raises(ValueError, match="temperature: expected a finite number > 0, foun"):
+                attempt(given)
+            assert layer.temperature.item() == 0.5
+
+
+def test_a_temperature_that_was_changed_in_place_is_checked_at_the_next_draw():
+    layer = GumbelSoftmax(0.5)
+    layer.temperature *= 0.5
+    assert layer.temperature.item() == 0.25
+    layer.temperature.zero_()
+    with pytest.raises(ValueError, match=r"temperature: .* found 0\.0"):
+        layer(torch.zeros(2, 3))
+
+
+def test_the_temperature_can_be_learned():
+    layer = GumbelSoftmax(0.5)
+    layer.temperature = torch.nn.Parameter(torch.tensor(0.7))
+    layer(torch.randn(5, 4, 3))[..., 0].sum().backward()
+    assert layer.temperature.grad.abs() > 0
+    layer.set_temperature(0.3)
+    assert layer.temperature.item() == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))

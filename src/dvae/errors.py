@@ -1,8 +1,19 @@
 """Errors that end a run with a reason."""
 
+import shlex
 from difflib import SequenceMatcher
+from importlib.metadata import requires
+from pathlib import Path
 
-__all__ = ["BusyError", "DivergedError", "OtherRunError", "PrunedError", "UserError", "nearest"]
+__all__ = [
+    "BusyError",
+    "DivergedError",
+    "OtherRunError",
+    "PrunedError",
+    "UserError",
+    "install_command",
+    "nearest",
+]
 
 
 class UserError(ValueError):
@@ -43,3 +54,11 @@ def nearest(word: str, options: list[str]) -> str:
 
     close = max((option for option in options if option != word), key=likeness, default=None)
     return f"; did you mean {close}?" if close is not None and likeness(close) >= 0.6 else ""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what an extra needs: in a clone, or beside an installed package."""
+    if not Path(__file__).with_name("configs").is_dir():
+        return f'pip install -e ".[{extra}]"'
+    needed = [item.split(";")[0].strip() for item in requires("dvae") or [] if f'"{extra}"' in item]
+    return f"pip install {shlex.join(needed)}"

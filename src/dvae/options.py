@@ -5,6 +5,7 @@ in a module whose name ends with `_options`: the fields with their ranges and de
 the member, and `build()`. Nothing here imports torch, so mistakes are reported at once.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
@@ -33,6 +34,7 @@ __all__ = [
     "Size",
     "Split",
     "Steps",
+    "count_hint",
     "find_members",
     "one_of",
     "parse",
@@ -42,7 +44,8 @@ __all__ = [
 MAX_ENUMERATION = 16_384
 """The largest number of codes, K^N, that can be enumerated."""
 
-PathName = Annotated[str, Field(min_length=1)]
+PathName = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A path, in which `~` stands for the home folder."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,6 +64,11 @@ def _count_or_fraction(value: int | float) -> int | float:
 
 Steps = Annotated[int | float, AfterValidator(_count_or_fraction)]
 """A count of optimizer steps (a whole number), or a fraction of the run (with a decimal point)."""
+
+
+def count_hint(value: int | float) -> str:
+    """Ends a remark about a count or fraction; empty unless 1 and 1.0 may have been confused."""
+    return "; 1 means one, 1.0 means all" if value == 1 else ""
 
 
 def _not_zero(value: int | float) -> int | float:

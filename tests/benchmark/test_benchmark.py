@@ -1,5 +1,6 @@
 import json
 import pickle
+from multiprocessing.context import SpawnProcess
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ def config_of(tmp_path, data_dir, *overrides: str) -> BenchmarkConfig:
     return check(BenchmarkConfig, compose("benchmark", [*own, *overrides]))
 
 
-def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir):
+def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir, capsys, monkeypatch):
+    ends = []
+    monkeypatch.setattr(SpawnProcess, "kill", lambda process: ends.append(process.exitcode))
     cases = ["train model.hidden=[8]", "train model.hidden=[1024,1024] data.batch_size=512"]
     options = [
         f"cases={json.dumps(cases)}",
@@ -35,6 +38,10 @@ def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir):
         "profile=true",
     ]
     timings = benchmark(config_of(tmp_path, data_dir, *options))
+    # Killed processes would leave semaphores behind, of which Python warns.
+    assert ends == [0, 0]
+    turns = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    assert turns == [f"round {n} of 2: {case}" for n in (1, 2) for case in cases]
     assert [timing.case for timing in timings] == cases
     assert timings[0].ratio == 1.0
     assert timings[1].ratio > 2

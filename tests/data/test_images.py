@@ -1,6 +1,10 @@
 import gzip
 import hashlib
 import shutil
+import struct
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 import numpy as np
@@ -13,6 +17,7 @@ from dvae.data.loader import BatchOrder, ImageLoader
 from dvae.data.sources import SOURCES
 from dvae.data.sources.bundled import MNIST_MD5, unpack_mnist
 from dvae.errors import UserError
+from dvae.files import lock_folder
 
 
 def _load(name, root, train):
@@ -72,6 +77,7 @@ def idx_folder(tmp_path):
 
 
 TEST_FILES = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+TRAIN_FILES = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,106 @@ def test_error_offline_names_the_missing_files(tmp_path, monkeypatch, name):
     files = SOURCES[name]().build_source(tmp_path).files
     assert message.startswith(f"data={name}: expected the files {files} in {tmp_path}")
     assert "\n" not in message
+
+
+class _Remote:
+    """Stands for torchvision's data set: takes a while to unpack what it has downloaded."""
+
+    downloads = 0
+    offline = False
+
+    def __init__(self, root, train, download):
+        folder = root / "FashionMNIST" / "raw"
+        paths = [folder / name for name in (*TEST_FILES, *TRAIN_FILES)]
+        if download and not all(path.exists() for path in paths):
+            if type(self).offline:
+                raise OSError("no route to host")
+            type(self).downloads += 1
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                dimensions = 3 if "images" in path.name else 1
+                sizes = struct.pack(f">{dimensions}I", 4, *([28] * (dimensions - 1)))
+                path.write_bytes(bytes([0, 0, 8, dimensions]) + sizes)
+                time.sleep(0.05)
+                with path.open("ab") as file:
+                    file.write(bytes(4 * 28 ** (dimensions - 1)))
+        if not all(path.exists() for path in paths):
+            raise RuntimeError("Dataset not found.")
+        self.data = datasets.mnist.read_image_file(paths[0])
+
+    def __len__(self):
+        return len(self.data)
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    kind = type("Remote", (_Remote,), {})
+    monkeypatch.setattr("dvae.data.sources.torchvision.FashionMNIST.dataset", kind)
+    return kind
+
+
+def _source(root):
+    return SOURCES["fashion_mnist"]().build_source(root)
+
+
+def test_one_process_downloads_while_others_wait(tmp_path, remote, capsys):
+    """A lock excludes threads as it does processes."""
+    sources = [_source(tmp_path / "new") for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda source: source.prepare(), sources))
+    assert remote.downloads == 1
+    assert all(source.load(True).shape == (4, 1, 28, 28) for source in sources)
+    assert "data=fashion_mnist: waiting for another process" in capsys.readouterr().out
+
+
+def test_complete_files_need_no_lock(tmp_path, remote):
+    """They may lie in a folder that cannot be written to."""
+    _source(tmp_path).prepare()
+    with lock_folder(tmp_path):
+        _source(tmp_path).prepare()
+    assert remote.downloads == 1
+
+
+@pytest.mark.parametrize("size", [-1, 0, 3, 100])
+def test_truncated_files_are_downloaded_again(tmp_path, remote, size):
+    _source(tmp_path).prepare()
+    broken = tmp_path / "FashionMNIST" / "raw" / TRAIN_FILES[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:size])
+    _source(tmp_path).prepare()
+    assert remote.downloads == 2
+    assert broken.read_bytes() == whole
+    # Without a connection, the file is named and left as it is.
+    broken.write_bytes(whole[:size])
+    remote.offline = True
+    with pytest.raises(UserError, match=f"data=fashion_mnist: {broken}: expected .* remove it"):
+        _source(tmp_path).prepare()
+    assert broken.read_bytes() == whole[:size]
+    assert {path.name for path in broken.parent.iterdir()} == {*TEST_FILES, *TRAIN_FILES}
+
+
+def test_an_archive_that_was_unpacked_in_part_is_named(tmp_path, monkeypatch):
+    """Torchvision would take the drawings that are there for all."""
+    archive = tmp_path / "omniglot-py" / "images_background.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(3):
+            file.writestr(f"images_background/Latin/character01/{number}.png", b"")
+        file.writestr("__MACOSX/images_background/0.png", b"")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(archive.parent)
+    source = SOURCES["omniglot"]().build_source(tmp_path)
+    source._check_files()
+    (archive.parent / "images_background" / "Latin" / "character01" / "1.png").unlink()
+
+    def offline(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.omniglot.download_and_extract_archive", offline)
+    monkeypatch.setitem(datasets.Omniglot.zips_md5, "images_background", _md5(archive))
+    with pytest.raises(UserError, match=f"{archive}: expected its 3 drawings in .*, found 2"):
+        source.prepare()
+    assert archive.exists()
 
 
 def _epoch(module, epoch, batches=2):

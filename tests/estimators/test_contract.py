@@ -1,5 +1,7 @@
 """One contract for all estimators, split by property."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -173,7 +175,9 @@ def test_bad_temperatures_are_refused(estimator, temperature):
         lambda: check_temperature(temperature),
     ]
     if estimator.uses_temperature:
-        attempts.append(lambda: estimator.sample(torch.zeros(2, 3), temperature))
+        tensors = torch.tensor(temperature), torch.tensor([[1.0], [temperature]])
+        values = temperature, *tensors
+        attempts.extend(partial(estimator.sample, torch.zeros(2, 3), value) for value in values)
     for attempt in attempts:
         with pytest.raises(ValueError, match="temperature: expected a finite number > 0, found"):
             attempt()
@@ -185,7 +189,9 @@ def test_compiles_without_a_graph_break(drawing):
         loss = drawing.surrogate(_cost(sample), sample)
         return sample.z, sample.codes, loss
 
-    logits, temperature = torch.randn(5, 4, 6, requires_grad=True), torch.tensor(0.7)
+    logits, temperature = torch.randn(5, 4, 6), torch.tensor(0.7)
+    logits[:, 1, 3] = -torch.inf
+    logits.requires_grad_()
     noise = _noise(drawing, (5, 4, 6))
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dvae.distributions import all_codes
+from dvae.estimators import ESTIMATORS
 from dvae.estimators.score_function import Reinforce
 from dvae.layers import CategoricalLayer
 from dvae.models import OBJECTIVES
@@ -159,3 +160,41 @@ def test_impossible_options_are_refused(name):
 def test_bound_stays_below_the_likelihood(vae, images):
     exact = exact_log_likelihood(Enumeration.of(vae), images).mean()
     assert _exact_iwae(vae, images) < exact
+
+
+class _Masked(torch.nn.Module):
+    """An encoder whose logits exclude some categories: another one for each latent and image."""
+
+    def __init__(self, encoder, mask):
+        super().__init__()
+        self.encoder = encoder
+        self.head = encoder.head
+        self.mask = mask
+
+    def forward(self, images):
+        return self.encoder(images).masked_fill(self.mask, -torch.inf)
+
+
+MASKED = [("elbo", name, {}) for name in sorted(ESTIMATORS)] + [
+    ("iwae", "gumbel_softmax", {}),
+    ("iwae", "reinmax", {}),
+    ("elbo", "gumbel_softmax", {"prior_temperature": 0.5}),
+    ("iwae", "gumbel_softmax", {"prior_temperature": 0.5}),
+    ("vimco", "reinforce", {}),
+]
+
+
+@pytest.mark.parametrize(("objective", "estimator", "options"), MASKED)
+def test_models_with_masked_categories_train(vae, images, objective, estimator, options):
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[0, 0, 1] = mask[1, :, 2] = mask[:, 2, :3] = True
+    vae.encoder = _Masked(vae.encoder, mask)
+    _with(vae, estimator, 0.5)
+    num_samples = 1 if objective == "elbo" else 3
+    options = {"prior_temperature": None, **options}
+    make = {"elbo": ELBO, "iwae": IWAE, "vimco": VIMCO}[objective]
+    terms = make(num_samples, **options).training_pass(vae, images, torch.tensor(1.0))
+    assert torch.stack(terms).isfinite().all()
+    gradient = _gradient(terms[0], vae)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0

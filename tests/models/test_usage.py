@@ -129,3 +129,24 @@ def test_large_codebooks_take_little_memory():
     assert sum(tensor.nbytes for tensor in stored) < 2 * 2**19
     assert information.compute().item() == pytest.approx(math.log(2), abs=1e-6)
     assert usage.compute()["codebook_perplexity"] > 1000
+
+
+def test_masked_categories_leave_all_statistics_finite():
+    """They equal those of the categories that are left."""
+    generator = torch.Generator().manual_seed(1)
+    few = 2 * torch.randn(60, 3, 4, generator=generator)
+    codes = torch.distributions.Categorical(logits=few).sample()
+    many = torch.cat([few, torch.full((60, 3, 2), -torch.inf)], -1)
+    # A category that only some of the images may use.
+    many[:30, 0, 3] = -torch.inf
+    codes[:30, 0] = 0
+    few = many[..., :4]
+    found = []
+    for logits in (few, many):
+        usage, information = CodeUsage(3, logits.shape[-1]), MutualInformation()
+        usage.update(logits, codes)
+        information.update(logits, codes)
+        found.append([*usage.compute().values(), *usage.information(), information.compute()])
+    few, many = (torch.stack(values) for values in found)
+    assert few.isfinite().all()
+    assert torch.allclose(few, many)

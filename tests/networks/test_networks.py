@@ -181,3 +181,16 @@ def test_the_codes_of_a_residual_network_stand_where_their_patches_are():
     parameters = options.build_decoder(shape, 3).decode_codes(codes, 16, torch.float32)
     change = (parameters[1] - parameters[0]).abs().sum(0)
     assert box(change.unflatten(0, (8, 8)).unflatten(2, (9, 8)).sum((1, 3))) == (0, 5, 2, 8)
+
+
+def test_gradients_of_logits_sum_to_zero_over_categories_in_half_precision(encoder, image_shape):
+    images = _images(image_shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = encoder(images)
+        # No function of the probabilities changes if all logits of a latent shift.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+        (weights * logits.softmax(-1)).sum().backward()
+    assert logits.dtype == torch.float32
+    gradient = list(encoder.parameters())[-1].grad.view(-1, logits.shape[-1])  # of the last bias
+    assert gradient.abs().max() > 0.01
+    assert gradient.sum(-1).abs().max() < 1e-5

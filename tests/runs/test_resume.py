@@ -3,7 +3,9 @@
 import json
 import math
 import multiprocessing
+import os
 import random
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,11 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.utils._pytree import tree_flatten_with_path
 
 from dvae.commands.checking import check
-from dvae.commands.cli import _record_failure, compose
+from dvae.commands.cli import CONFIGS, _record_failure, compose
 from dvae.commands.train import train
 from dvae.errors import BusyError, UserError
 from dvae.files import lock_folder
+from dvae.runs.arguments import quote_paths, quoted, text_of
 from dvae.runs.folder import record, run_in_folder
 from dvae.runs.resume import resumed
 from dvae.training.config import RunConfig
@@ -147,6 +150,126 @@ def test_a_path_that_is_not_a_run_is_refused(tmp_path, target):
     with pytest.raises(UserError, match="resume: expected a run's folder or a checkpoint"):
         resumed([f"resume={tmp_path / target}"], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def _run_folder(folder, overrides, state="interrupted"):
+    """Writes the files of a run that has saved a checkpoint."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / "status.json").write_text(json.dumps({"state": state}))
+    (folder / "environment.json").write_text(json.dumps({"overrides": overrides}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "kept"),
+    [
+        ("trainer.accelerator=gpu", "trainer=cpu", False),
+        ("trainer.accelerator=gpu", "trainer=auto", False),
+        ("trainer.devices=4", "trainer=cpu", False),
+        ("trainer=gpu", "trainer=cpu", False),
+        ("trainer.max_epochs=40", "trainer=cpu", True),
+        ("trainer.max_epochs=40", "debug=fast", False),
+        ("trainer.accelerator=gpu", "debug=fast", True),
+        ("trainer.accelerator=gpu", "trainer.accelerator=cpu", False),
+        ("estimator.num_samples=4", "estimator=reinforce", False),
+        ("temperature.minimum=0.3", "temperature=constant", False),
+        ("model.hidden=[8]", "trainer=cpu", True),
+    ],
+)
+def test_an_option_given_now_overrides_the_settings_that_it_decides(tmp_path, stored, given, kept):
+    _run_folder(tmp_path, [stored])
+    arguments = resumed([f"resume={tmp_path}", given], tmp_path, [CONFIGS])
+    assert (stored in arguments) == kept
+    assert given in arguments
+
+
+def test_the_last_run_is_one_of_this_user(tmp_path, monkeypatch, capsys):
+    """The file of the newer run belongs to another user."""
+    mine, other = (_run_folder(tmp_path / name, []) for name in ("mine", "other"))
+    file = other / "checkpoints" / "last.ckpt"
+    os.utime(file, (2e9, 2e9))
+    stat = Path.stat
+
+    def owned(path, **options):
+        about = stat(path, **options)
+        values = {name: getattr(about, name) for name in ("st_mode", "st_mtime")}
+        return SimpleNamespace(**values, st_uid=os.getuid() + (path == file))
+
+    monkeypatch.setattr(Path, "stat", owned)
+    assert any(str(mine) in item for item in resumed(["resume=last"], tmp_path))
+    assert capsys.readouterr().out == f"resuming {mine}\n"
+    shutil.rmtree(mine)
+    with pytest.raises(UserError, match="a run of yours with a checkpoint in .* found 1 of other"):
+        resumed(["resume=last"], tmp_path)
+
+
+def test_a_folder_with_any_name_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = "a=1,b=é #'\\ $HOME"
+    folder = _run_folder(tmp_path / name, [])
+    expected = [f"hydra.run.dir={quoted(folder)}", f"resume={quoted(folder)}"]
+    for given in (f"resume={folder}", f"resume={quoted(folder)}", f"resume=~/{name}"):
+        [run, checkpoint] = resumed(quote_paths([given]), tmp_path)
+        assert run == expected[0]
+        assert text_of(checkpoint.removeprefix("resume=")) == f"{folder}/checkpoints/last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """The folder of a finished run of 2 epochs of 5 steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_in_folder(_config(folder, data_dir, *SHORT), train)
+    return folder
+
+
+SHORT = ["model.hidden=[8]", "trainer.limit_train_batches=5", "trainer.max_epochs=2"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            "trainer.max_epochs=1",
+            "trainer.max_epochs: expected at least 2, the epochs in ",
+        ),
+        (
+            "trainer.limit_train_batches=1 trainer.max_epochs=4",
+            "more than 10 steps, .* 4 in",
+        ),
+        ("model.hidden=[9]", "resume: expected vae.encoder"),
+        ("optimizer=sgd", "optimizer: expected adamw"),
+    ],
+)
+def test_a_finished_run_stays_finished_if_it_cannot_go_on(finished, data_dir, changed, message):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    last = f"resume={finished / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(UserError, match=message):
+        run_in_folder(_config(finished, data_dir, *SHORT, last, *changed.split()), train)
+    after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError])
+def test_a_finished_run_stays_finished_if_training_does_not_start(finished, data_dir, error):
+    def never(config):
+        raise error
+
+    before = (finished / "status.json").read_bytes()
+    last = f"resume={finished / 'checkpoints' / 'last.ckpt'}"
+    config = _config(finished, data_dir, *SHORT, "trainer.max_epochs=3", last)
+    with pytest.raises(error):
+        run_in_folder(config, never)
+    assert (finished / "status.json").read_bytes() == before
+
+
+def test_a_finished_run_is_tested_anew_with_other_settings(finished, data_dir, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    last = f"resume={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    config = _config(tmp_path / "run", data_dir, *SHORT, last, "test_samples=3")
+    run_in_folder(config, train)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "test/nll_iw3" in metrics
 
 
 def test_a_refused_resume_leaves_the_run_unchanged(tmp_path, data_dir):

@@ -65,7 +65,7 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     assert settings[2].error("val/elbo") == pytest.approx(2.0)
     assert math.isnan(settings[0].error("val/elbo"))
     out = capsys.readouterr().out
-    assert "python scripts/train.py 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
+    assert "dvae train 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
     assert "full disk" in out
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -186,7 +186,7 @@ def test_every_value_of_a_preset_composes(make_config, preset):
 def test_commands_are_quoted_for_the_shell(tmp_path):
     _write(tmp_path / "a", ["+sweep=latents", "model.hidden=[8,4]", "seed=1"], -1.0)
     runs = find_runs(tmp_path)
-    assert command(runs[0]) == "python scripts/train.py 'model.hidden=[8,4]' seed=1"
+    assert command(runs[0]) == "dvae train 'model.hidden=[8,4]' seed=1"
     assert swept_keys(runs) == []
 
 
@@ -198,3 +198,78 @@ def test_a_wrong_launcher_is_refused_with_advice(launcher, message):
     from dvae.commands.cli import _no_option
 
     assert message in _no_option("hydra/launcher", launcher)
+
+
+SEARCHED = {
+    "interval(0.5,1.0)": ("float", "1.0"),
+    "interval(0.5,1)": ("float", "1.0"),
+    "tag(log,interval(0.5,1))": ("float", "1.0"),
+    "float(interval(0,1))": ("float", "1.0"),
+    "interval(10.0,2000.0)": ("float", "2000.0"),
+    "interval(1e-05,1.0)": ("float", "1.0"),
+    "interval(1,8)": ("float", "8.0"),
+    "int(interval(1,8))": ("int", "8"),
+    "tag(log,int(interval(1,8)))": ("int", "8"),
+    "choice(0.5,1)": ("choice", "1.0"),
+    "choice(0,0.5)": ("choice", "0.5"),
+    "0.5,1": ("choice", "1.0"),
+    "range(0.5,1.5,0.5)": ("choice", "1.0"),
+    "range(0,1.5,0.5)": ("choice", "1.0"),
+    "choice(0.5,500)": ("choice", "500"),
+    "choice(0,1)": ("choice", "1"),
+    "range(1,9)": ("choice", "8"),
+    "choice(true,0.5,1)": ("choice", "1.0"),
+}
+
+
+@pytest.mark.parametrize("space", SEARCHED)
+def test_a_search_hands_on_numbers_of_their_kind(space):
+    """1.0 is all of a run, and 1 is a step: the last value of a space keeps its kind."""
+    pytest.importorskip("optuna")
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from hydra_plugins.dvae_optuna import _distribution, _text
+
+    [override] = OverridesParser.create().parse_overrides([f"temperature.steps={space}"])
+    distribution = _distribution(override)
+    kind, last = SEARCHED[space]
+    assert type(distribution).__name__.lower().startswith({"choice": "categorical"}.get(kind, kind))
+    value = distribution.choices[-1] if kind == "choice" else distribution.high
+    assert _text(value) == last
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, 0.99999, 1234567.0, 1e-9, -3.0, 1e300])
+def test_a_float_reaches_a_run_as_a_float(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from hydra_plugins.dvae_optuna import _text
+
+    [override] = (OverridesParser.create().parse_override(f"key={_text(value)}"),)
+    assert isinstance(override.value(), float)
+    assert override.value() == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "space", ["interval(1.0,0.5)", "tag(log,interval(0.0,1.0))", "tag(log,int(interval(0,8)))"]
+)
+def test_an_impossible_interval_is_refused(space):
+    pytest.importorskip("optuna")
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from hydra_plugins.dvae_optuna import _distribution
+
+    [override] = OverridesParser.create().parse_overrides([f"optimizer.lr={space}"])
+    with pytest.raises(UserError, match="optimizer.lr: expected an interval from a smaller to a"):
+        _distribution(override)
+
+
+def test_tensorboard_shows_the_pictures_of_every_validation(tmp_path, capsys):
+    folder = tmp_path / "a sweep"
+    for epochs, every in ((40, 2), (30, 1)):
+        run = folder / f"{epochs}"
+        _write(run, [f"trainer.max_epochs={epochs}"], -1.0)
+        trainer = {"max_epochs": epochs, "validate_every": every}
+        OmegaConf.save(OmegaConf.create({"trainer": trainer, "task": "vae"}), run / "config.yaml")
+    summarize(folder)
+    out = capsys.readouterr().out
+    assert f"tensorboard --logdir '{folder}' --samples_per_plugin images=30\n" in out

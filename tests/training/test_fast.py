@@ -9,6 +9,8 @@ from dvae.commands.train import train
 from dvae.training import fast
 from dvae.training.fast import choose_speed
 
+NO_COMPILER = "expected a C++ compiler, found none"
+
 
 @pytest.fixture
 def machine(monkeypatch):
@@ -18,7 +20,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         names = {"avx512_bf16": bf16, "amx_bf16": False}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: names, raising=False)
-        monkeypatch.setattr(fast.shutil, "which", lambda name: name if compiler else None)
+        monkeypatch.setattr(fast, "obstacle", lambda on_gpu: "" if compiler else NO_COMPILER)
 
     return simulate
 
@@ -28,7 +30,7 @@ def machine(monkeypatch):
     [
         (["fast=true"], {}, 10_000, True, "bf16", "compiled, as 10,000 steps"),
         (["fast=true"], {}, 9999, False, "bf16", "9,999 steps are too few"),
-        (["fast=true"], {"compiler": False}, 20_000, False, "bf16", "no C++ compiler"),
+        (["fast=true"], {"compiler": False}, 20_000, False, "bf16", "a C++ compiler, found none"),
         (["fast=true"], {"bf16": False}, 20_000, True, 32, "this CPU does not compute in bf16"),
         (["fast=true", "compile=true"], {}, 10, True, "bf16", "as compile=true asks"),
         (["fast=true", "precision=64"], {}, 20_000, True, 64, "precision=64, as given"),

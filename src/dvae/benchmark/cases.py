@@ -23,11 +23,15 @@ from dvae.benchmark.worker import KINDS, Case, work
 from dvae.commands.checking import check
 from dvae.commands.cli import compose
 from dvae.errors import UserError
-from dvae.files import write_json
+from dvae.files import check_writable, write_json
 from dvae.tasks.vae.config import VAEConfig
 from dvae.training.config import RunConfig
+from dvae.training.terminal import status
 
 __all__ = ["Timing", "benchmark"]
+
+_PATIENCE = 10.0
+"""Seconds in which a worker ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
     Raises:
         UserError: If a case is wrong or fails.
     """
-    output = Path(config.paths.output_dir)
+    output = Path(config.paths.output_dir) / "benchmark.json"
+    check_writable(output)
     with tempfile.TemporaryDirectory() as scratch:
         cases = [_case(name, config, Path(scratch) / str(i)) for i, name in enumerate(config.cases)]
         with _workers(cases) as pipes:
@@ -74,7 +79,6 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         ratio = median(row[i] / row[reference] for row in rounds)
         speed = case.config.data.batch_size / seconds
         timings.append(Timing(case.name, 1e3 * seconds, ratio, speed, reports[i]["mebibytes"]))
-    output.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": reports[0]["machine"],
         "shared": [*config.shared, *config.extra],
@@ -82,13 +86,13 @@ def benchmark(config: BenchmarkConfig) -> list[Timing]:
         "timings": [asdict(timing) for timing in timings],
         "seconds": rounds,
     }
-    write_json(output / "benchmark.json", content)
-    console = Console()
+    console = Console(markup=False)
     console.print(_table(timings, config, reports[0]["machine"]))
     for case, report in zip(cases, reports, strict=True):
         if report["profile"]:
             console.print(f"\n{case.name}\n{report['profile']}", soft_wrap=True, highlight=False)
-    console.print(f"written to {output / 'benchmark.json'}", soft_wrap=True, highlight=False)
+    write_json(output, content)
+    console.print(f"written to {output}", soft_wrap=True, highlight=False)
     return timings
 
 
@@ -111,7 +115,7 @@ def _case(name: str, config: BenchmarkConfig, scratch: Path) -> Case:
 
 @contextmanager
 def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
-    """Starts a process for each case, and kills all of them at the end."""
+    """Starts a process for each case; at the end, all of them end."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
@@ -124,22 +128,26 @@ def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
             processes.append(process)
         yield pipes
     finally:
+        # A worker that finds its pipe closed ends and cleans up; one in the middle of a turn is
+        # killed.
+        for pipe in pipes:
+            pipe.close()
         for process in processes:
+            process.join(_PATIENCE)
             process.kill()
-        for process in processes:
             process.join()
 
 
 def _take_turns(pipes: list[Connection], config: BenchmarkConfig) -> list[list[float]]:
     """Seconds of a step: a row for each round, a column for each case."""
     rounds: list[list[float]] = []
-    with Console().status("") as status:
+    with status() as show:
         for number in range(config.warmup + config.rounds):
             counted = number >= config.warmup
             row = []
             for pipe, name in zip(pipes, config.cases, strict=True):
                 round_name = f"round {number - config.warmup + 1}" if counted else "warm-up"
-                status.update(f"{round_name} of {config.rounds}: {name}")
+                show(f"{round_name} of {config.rounds}: {name}")
                 row.append(_ask(pipe, "turn") / config.steps)
             if counted:
                 rounds.append(row)

@@ -19,15 +19,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dvae.benchmark.options import BenchmarkConfig
 from dvae.benchmark.tutorial import TAG
 from dvae.commands.checking import check
-from dvae.commands.cli import ROOT, compose
+from dvae.commands.cli import compose
 from dvae.errors import UserError
-from dvae.files import write_file, write_json
+from dvae.files import check_writable, write_file, write_json
 from dvae.tasks.vae.config import VAEConfig
+from dvae.training.terminal import status
 
 __all__ = ["Curve", "read_curve", "time_to_quality"]
 
 _PROGRAMS = {
-    "train": [str(ROOT / "scripts" / "train.py")],
+    "train": ["-m", "dvae.console.train"],
     "tutorial": ["-m", "dvae.benchmark.tutorial"],
 }
 """Kind of a case → arguments of the interpreter."""
@@ -67,18 +68,20 @@ def time_to_quality(config: BenchmarkConfig) -> list[Curve]:
     Raises:
         UserError: If a case is wrong or fails.
     """
-    output, console = Path(config.paths.output_dir), Console()
+    output, console = Path(config.paths.output_dir), Console(markup=False)
     commands = [_command(case, config) for case in config.cases]
+    check_writable(output / "time_to_quality.json")
     curves = []
-    for seed in range(config.rounds):
-        for number, (case, command) in enumerate(zip(config.cases, commands, strict=True)):
-            with console.status(f"seed {seed}: {case}"):
+    with status() as show:
+        for seed in range(config.rounds):
+            for number, (case, command) in enumerate(zip(config.cases, commands, strict=True)):
+                show(f"seed {seed}: {case}")
                 folder = output / f"case_{number}_seed_{seed}"
                 curves.append(_run(case, seed, command, folder))
     content = {"targets": config.targets, "curves": [asdict(curve) for curve in curves]}
+    console.print(_table(curves, config))
     write_json(output / "time_to_quality.json", content)
     _plot(output / "time_to_quality.png", curves, config.targets)
-    console.print(_table(curves, config))
     for name in ("time_to_quality.png", "time_to_quality.json"):
         console.print(f"written to {output / name}", soft_wrap=True, highlight=False)
     return curves
@@ -99,10 +102,10 @@ def _run(case: str, seed: int, command: Sequence[str], folder: Path) -> Curve:
     folder.mkdir(parents=True)
     arguments = [*command, f"seed={seed}", f"hydra.run.dir={folder}"]
     start = time.time()
-    with (folder / "output.txt").open("w") as file:
+    with (folder / "output.txt").open("wb") as file:
         process = subprocess.run(arguments, stdout=file, stderr=subprocess.STDOUT, check=False)
     if process.returncode:
-        lines = (folder / "output.txt").read_text().splitlines()
+        lines = (folder / "output.txt").read_text("utf-8", "replace").splitlines()
         raise UserError(f"{case}: expected exit code 0, found {process.returncode}: {lines[-1:]}")
     return read_curve(case, seed, folder, start)
 
@@ -126,15 +129,15 @@ def read_curve(case: str, seed: int, folder: Path, start: float) -> Curve:
 def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
     overrides = " ".join([*config.shared, *config.extra])
     table = Table(
-        title=f"Seconds from the command, median of {config.rounds} seeds",
+        title=f"Seconds from the command to −{TAG}, in nats; median of {config.rounds} seeds",
         caption=f"relative to {config.relative_to!r}; all with {overrides or 'nothing'}",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("case", no_wrap=True)
     for target in config.targets:
-        table.add_column(f"−elbo ≤ {target:g}", justify="right")
-    table.add_column("last −elbo", justify="right")
+        table.add_column(f"{target:g}", justify="right")
+    table.add_column("last", justify="right")
     table.add_column("after s", justify="right")
     table.add_column("relative", justify="right")
     last = {

@@ -33,8 +33,7 @@ def main(arguments: list[str]) -> None:
     overrides = [a for a in arguments if not a.startswith(folder)]
     config = check(VAEConfig, compose("train", [*overrides, f"paths.output_dir={output}"]))
     torch.manual_seed(config.seed)
-    accelerator = config.trainer.accelerator
-    device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    device = resolve_device(config.trainer.accelerator, "trainer.accelerator")
     vae = config.build_model().to(device)
     batches, steps = tutorial_batches(config)
     step = train_step(config, vae, batches)

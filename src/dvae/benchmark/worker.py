@@ -1,9 +1,9 @@
 """A worker process of the benchmark: waits for its turns and times the steps of one case."""
 
+import math
 import os
 import platform
-import pty
-import resource
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -79,9 +79,9 @@ class _Turns:
             self._profile = averages.table(sort_by=order, row_limit=_PROFILED_OPERATORS)
 
     def _on_cuda(self) -> bool:
-        import torch
+        from dvae.training.devices import has_gpu
 
-        return torch.cuda.is_available() and self._case.config.trainer.accelerator != "cpu"
+        return has_gpu() and self._case.config.trainer.accelerator != "cpu"
 
     def _synchronize(self) -> None:
         if self._on_cuda():
@@ -92,7 +92,7 @@ class _Turns:
     def _report(self) -> dict[str, Any]:
         import torch
 
-        device, peak = platform.machine(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        device, peak = platform.machine(), _peak_mebibytes()
         if self._on_cuda():
             device, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
         machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -117,16 +117,35 @@ def work(case: Case, pipe: Connection) -> None:
 
 
 def _redirect_output() -> None:
-    """Redirects output to a hidden terminal, so that progress bars cost the same as for a user."""
-    reader, terminal = pty.openpty()
+    """Redirects output to a hidden terminal, so that progress bars cost the same as for a user.
+
+    Without pseudo-terminals, as on Windows, the output is dropped.
+    """
+    try:
+        import pty
+
+        reader, terminal = pty.openpty()
+    except ImportError:
+        reader, terminal = None, os.open(os.devnull, os.O_WRONLY)
     os.dup2(terminal, 1)
     os.dup2(terminal, 2)
+    if reader is not None:
+        threading.Thread(target=_drain, args=(reader,), daemon=True).start()
 
-    def drain() -> None:
-        while os.read(reader, 65536):
-            pass
 
-    threading.Thread(target=drain, daemon=True).start()
+def _drain(reader: int) -> None:
+    while os.read(reader, 65536):
+        pass
+
+
+def _peak_mebibytes() -> float:
+    """Peak memory of this process; NaN on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _train(case: Case, turns: _Turns) -> None:
@@ -134,6 +153,7 @@ def _train(case: Case, turns: _Turns) -> None:
     import pytorch_lightning as pl
 
     from dvae.commands.train import train
+    from dvae.training.devices import tune_process
 
     class Clock(pl.Callback):
         def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -145,6 +165,7 @@ def _train(case: Case, turns: _Turns) -> None:
             if i + 1 == trainer.num_training_batches:
                 turns.end()
 
+    tune_process()
     train(case.config, [Clock()])
 
 
@@ -156,8 +177,7 @@ def _repeat(case: Case, turns: _Turns) -> None:
     from dvae.benchmark.parts import PARTS
     from dvae.training.devices import resolve_device
 
-    accelerator = case.config.trainer.accelerator
-    device = resolve_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    device = resolve_device(case.config.trainer.accelerator, "trainer.accelerator")
     torch.set_flush_denormal(True)
     torch.manual_seed(case.config.seed)
     step = (BASELINES | PARTS)[case.kind](case.config, device)

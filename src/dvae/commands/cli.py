@@ -1,5 +1,6 @@
 """The command line: Hydra composes, a schema checks, and a mistake is reported in one line."""
 
+import errno
 import logging
 import math
 import os
@@ -12,28 +13,40 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dvae.commands.checking import check
-from dvae.errors import BusyError, OtherRunError, PrunedError, UserError, nearest
+from dvae.commands.own_hydra import own_hydra
+from dvae.commands.places import CONFIGS, ROOT, home
+from dvae.commands.quiet import quiet
+from dvae.commands.startup import prepare
+from dvae.errors import (
+    BusyError,
+    OtherRunError,
+    PrunedError,
+    UserError,
+    install_command,
+    nearest,
+)
 from dvae.options import AnyOptions
+from dvae.runs.arguments import quote_paths, quoted
 from dvae.runs.folder import record
-from dvae.runs.resume import quoted, resumed
+from dvae.runs.naming import run_name
+from dvae.runs.resume import resumed
+from dvae.runs.traces import remove_traces
 
-__all__ = ["CONFIGS", "ROOT", "compose", "run"]
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The project's folder."""
-CONFIGS = ROOT / "configs"
-"""The folder of configurations."""
+__all__ = ["CONFIGS", "ROOT", "compose", "explain", "folders", "run"]
 
 EXIT_CODE = 2
+_WRONG_GROUP = "Config group override"
+"""How Hydra's ValueError for `group=number` begins."""
 _USER_ERRORS = (
     UserError,
     HydraException,
@@ -51,19 +64,15 @@ _EXTRAS = {
 }
 """Launcher → the extra that installs it."""
 
-_PATHS = {
-    "checkpoint",
-    "codes",
-    "data_dir",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "images",
-    "output",
-    "output_dir",
-    "paths.data_dir",
-    "paths.output_dir",
+_NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""Errors of folders that cannot be written to: full, read-only or of other people."""
+
+_PLACES = {
+    "encode": "output_dir=…, hydra.sweep.dir=… and data_dir=…",
+    "evaluate": "output=…, hydra.sweep.dir=… and data_dir=…",
+    "sample": "output_dir=…, hydra.sweep.dir=… and data_dir=…",
 }
-"""Keys whose values are paths."""
+"""Keys of the places that a command writes to."""
 
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
@@ -77,9 +86,18 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     return sizes[size]
 
 
-OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
-OmegaConf.register_new_resolver("size", lambda k, n: f"{k}x{n}", replace=True)
-OmegaConf.register_new_resolver("tuned", _tuned, replace=True)
+# All programs in a process share one list of resolvers, so the names begin with ours.
+OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
+OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
+OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
+# Plugins store their configurations when they are found; these two take the place of others.
+Plugins.instance()
+_STORE = ConfigStore.instance()
+_JOBLIB = {"_target_": "hydra_plugins.dvae_joblib.JoblibLauncher", "n_jobs": -1}
+_STORE.store("joblib", _JOBLIB, "hydra/launcher", provider="dvae")
+_GRID = {"_target_": "hydra_plugins.dvae_grid.GridSweeper", "max_batch_size": None, "params": None}
+_STORE.store("basic", _GRID, "hydra/sweeper", provider="dvae")
 
 
 def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) -> None:
@@ -92,53 +110,47 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
     """
     # Let errors reach this function: Hydra would print tracebacks and exit with code 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Before the libraries are imported; jobs of a launcher may be in processes of their own.
+    quiet()
+    failed = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)
     def job(config: DictConfig) -> Any:
+        quiet()
         try:
             return task(check(schema, _plain(config)))
         except OtherRunError as error:
-            _fail(str(error))
+            _refuse(error, name)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                failed.append(error)
                 return _record_failure(error)
             if isinstance(error, _USER_ERRORS):
-                _fail(_explain(error, name))
+                _refuse(error, name)
             raise
 
+    prepare()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
     try:
-        # In a sweep, commas separate values, so paths are not quoted.
-        if not {"-m", "--multirun"} & set(sys.argv):
-            sys.argv[1:] = [_quote_path(item) for item in sys.argv[1:]]
+        # Between settings, argparse would refuse the flag.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda item: item not in ("-m", "--multirun"))
+        sys.argv[1:] = quote_paths(sys.argv[1:])
         if "resume" in schema.model_fields:
-            sys.argv[1:] = resumed(sys.argv[1:], ROOT / "outputs" / "runs")
+            sys.argv[1:] = resumed(sys.argv[1:], home() / "outputs" / "runs", folders())
         job()
+        # A sweep of runs ends with a table of them; other sweeps have only their exit code.
+        if failed and "resume" not in schema.model_fields:
+            raise SystemExit(EXIT_CODE)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe. This is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _USER_ERRORS as error:
-        _fail(_explain(error, name))
+        _refuse(error, name)
     except ValueError as error:
-        # Hydra's message for `group=number` names neither the group nor the number.
-        if not str(error).startswith("Config group override"):
+        if not str(error).startswith(_WRONG_GROUP):
             raise
-        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
-        for group in given.keys() & set(_groups()):
-            if given[group] not in _options(group):
-                _fail(_no_option(group, given[group]))
-        _fail(str(error))
-
-
-def _quote_path(argument: str) -> str:
-    """Quotes the value of a path key, in which Hydra would interpret characters such as =."""
-    key, _, value = argument.partition("=")
-    if key not in _PATHS or not re.search(r"[=,\s()\[\]{}]", value) or value[0] in "'\"$":
-        return argument
-    if key == "images" and value[0] == "[":
-        return argument  # A list of paths.
-    return f"{key}={quoted(value)}"
+        _fail(explain(error, name))
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
@@ -160,20 +172,22 @@ def _record_failure(error: Exception) -> float:
 
 def compose(name: str, overrides: list[str]) -> Any:
     """Composes a configuration from overrides, as plain values; also works inside a job."""
-    return _plain(_compose(name, overrides))
+    with own_hydra():
+        config = _compose(name, overrides, with_hydra=True)
+        with open_dict(config):
+            # Where Hydra would run a job with these overrides.
+            config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+        HydraConfig.instance().set_config(config)
+        own = [str(key) for key in config if key != "hydra"]
+        return _plain(OmegaConf.masked_copy(config, own))
 
 
-def _compose(name: str, overrides: list[str]) -> DictConfig:
-    running = GlobalHydra.instance()
-    outer = running.hydra
-    running.clear()
-    try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            paths = ",".join(quoted(f"file://{path.absolute()}") for path in _folders()[1:])
-            search = [f"hydra.searchpath=[{paths}]"] if paths else []
-            return hydra.compose(name, overrides=[*overrides, *search])
-    finally:
-        running.hydra = outer
+def _compose(name: str, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    with own_hydra(), hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        paths = ",".join(quoted(f"file://{path.absolute()}") for path in folders()[1:])
+        search = [f"hydra.searchpath=[{paths}]"] if paths else []
+        overrides = [*quote_paths(overrides), *search]
+        return hydra.compose(name, overrides, return_hydra_config=with_hydra)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -182,14 +196,27 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith("_")}
 
 
+def _refuse(error: Exception, name: str) -> NoReturn:
+    # What lies in the folder of a busy run belongs to that run.
+    if not isinstance(error, BusyError):
+        remove_traces()
+    _fail(explain(error, name))
+
+
 def _fail(line: str) -> NoReturn:
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(EXIT_CODE)
 
 
-def _explain(error: Exception, name: str) -> str:
+def explain(error: Exception, name: str) -> str:
     """One line on the mistake; Hydra's own advice, to append a mistyped key with +, is wrong."""
     text = str(error) or str(error.__cause__ or type(error).__name__)
+    if text.startswith(_WRONG_GROUP):
+        # The message for `group=number` names neither the group nor the number.
+        given = dict(item.lstrip("+").split("=", 1) for item in sys.argv[1:] if "=" in item)
+        for group in given.keys() & set(_groups()):
+            if given[group] not in _options(group):
+                return _no_option(group, given[group])
     if isinstance(error, UserError):
         return text
     if isinstance(error.__cause__, UserError):
@@ -197,7 +224,7 @@ def _explain(error: Exception, name: str) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return f"{error.filename or 'file'}: expected to read or write it, found: {error.strerror}"
+        return _explain_file(error, name)
     if match := re.search(r"Could not find '([^']+)/([^/']+)'", text):
         return _no_option(*match.groups())
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
@@ -210,7 +237,15 @@ def _explain(error: Exception, name: str) -> str:
     return text.partition("See https")[0].partition("full_key:")[0]
 
 
-def _folders() -> list[Path]:
+def _explain_file(error: OSError, name: str) -> str:
+    """One line on a file that cannot be read or written, and the keys that choose another place."""
+    folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "file"
+    line = f"{error.filename or folder}: expected to read or write it, found: {error.strerror}"
+    keys = _PLACES.get(name, "hydra.run.dir=…, hydra.sweep.dir=… and paths.data_dir=…")
+    return f"{line}; {keys} choose other places" if error.errno in _NO_PLACE else line
+
+
+def folders() -> list[Path]:
     """The folders of configurations: the project's own, and that of `--config-dir`."""
     given = [
         following if item in ("--config-dir", "-cd") else item.removeprefix("--config-dir=")
@@ -221,19 +256,19 @@ def _folders() -> list[Path]:
 
 
 def _groups() -> list[str]:
-    paths = [path for folder in _folders() for path in folder.iterdir()]
+    paths = [path for folder in folders() for path in folder.iterdir()]
     return sorted({path.name for path in paths if path.is_dir() and path.name != "hydra"})
 
 
 def _options(group: str) -> list[str]:
-    return sorted({path.stem for folder in _folders() for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
 
 
 def _no_option(group: str, option: str) -> str:
     if option in _EXTRAS:
         return (
             f"{group}={option}: expected the extra {_EXTRAS[option]}, found none; "
-            f'pip install -e ".[{_EXTRAS[option]}]"'
+            f"{install_command(_EXTRAS[option])}"
         )
     options = sorted(
         {*_options(group), *(("basic", *_EXTRAS) if group == "hydra/launcher" else ())}

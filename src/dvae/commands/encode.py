@@ -11,17 +11,19 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from dvae.commands.quiet import quiet
 from dvae.data.loader import Batch
 from dvae.data.module import ImageDataModule
 from dvae.distributions import gumbel_from_uniform
 from dvae.errors import UserError
-from dvae.files import write_file, write_json
+from dvae.files import check_writable, write_file, write_json
 from dvae.models.vae import VAE
 from dvae.randomness import ImageStreams
 from dvae.tasks import find_task
 from dvae.tasks.options import EncodeConfig
 from dvae.tasks.vae.loading import load_vae
-from dvae.training.devices import resolve_device, tune_process
+from dvae.training.devices import describe_device, resolve_device
+from dvae.training.terminal import has_terminal
 
 __all__ = ["encode"]
 
@@ -43,7 +45,7 @@ def encode(config: EncodeConfig) -> list[Path]:
     Raises:
         UserError: If an input is wrong.
     """
-    tune_process()
+    quiet()
     checkpoint = Path(config.checkpoint)
     module, trained = load_vae(checkpoint)
     task = find_task(trained.task)
@@ -53,16 +55,19 @@ def encode(config: EncodeConfig) -> list[Path]:
             "relaxed_temperature: expected null, as the codes are discrete, found "
             f"{config.relaxed_temperature}"
         )
+    folder = Path(config.output_dir or checkpoint.parent.parent / "codes")
+    for split in config.splits:
+        check_writable(folder / f"{split}.npy")
+    console = Console(markup=False)
+    console.print(describe_device(config.device), soft_wrap=True, highlight=False)
     vae = module.vae.to(resolve_device(config.device))
     data = task.stored_data(trained, config)
     data.prepare_data()
-    folder = Path(config.output_dir or checkpoint.parent.parent / "codes")
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split in dict.fromkeys(config.splits):
         paths.append(_encode(vae, data, split, folder, config))
         shape = (len(data.images(split)), *vae.prior.grid)
-        Console().print(
+        console.print(
             f"{split}: {' × '.join(map(str, shape))} codes of {vae.num_categories} categories, "
             f"written to {paths[-1]}",
             soft_wrap=True,
@@ -86,7 +91,8 @@ def _encode(
             logits_path = folder / f"{split}.logits.npy"
             logits_file = stack.enter_context(write_file(logits_path, "wb"))
             _write_header(logits_file, (*shape, vae.num_categories), np.dtype(np.float32))
-        for batch in track(loader, split, len(loader), disable=not config.progress_bar):
+        hidden = not (config.progress_bar and has_terminal())
+        for batch in track(loader, split, len(loader), disable=hidden):
             logits = vae.encode(batch.images.to(vae.pixel_mean.device)).float()
             codes_file.write(_codes(logits, batch, config).cpu().numpy().astype(dtype).tobytes())
             if config.logits:

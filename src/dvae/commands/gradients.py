@@ -18,12 +18,13 @@ from dvae.commands.options import GradientsConfig
 from dvae.data.binarize import to_unit
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
-from dvae.files import write_file
+from dvae.files import check_writable, write_file
 from dvae.models.gradients import Quality, compare
 from dvae.models.vae import VAE
 from dvae.tasks.vae.config import VAEConfig
 from dvae.tasks.vae.loading import load_vae
-from dvae.training.devices import resolve_device
+from dvae.training.devices import describe_device, resolve_device
+from dvae.training.terminal import status
 
 __all__ = ["compare_gradients"]
 
@@ -41,20 +42,23 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
         UserError: If an input is wrong.
     """
     device = resolve_device(config.device)
+    folder = Path(config.paths.output_dir)
+    check_writable(folder / "gradients.csv")
+    console = Console(markup=False)
+    console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     torch.manual_seed(config.seed)
     vae, images = _model_and_images(config)
     names = list(ESTIMATORS) if config.estimators is None else config.estimators
-    folder = Path(config.paths.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     results = []
-    console = Console()
     try:
-        with console.status("measuring") as status:
+        with status() as show:
+            show("measuring")
             for result in compare(
                 vae.to(device), images.to(device), names, config.temperatures, config.num_draws
             ):
                 results.append(result)
-                status.update(f"measured {result.estimator} at {result.temperature}")
+                temperature = f" at τ = {result.temperature:g}" if result.temperature > 0 else ""
+                show(f"measured {result.estimator}{temperature}")
     except ValueError as error:
         raise UserError(str(error)) from error
     console.print(_table(results))

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from dvae.files import write_file
+from dvae.files import check_writable, write_file
 from dvae.randomness import keyed_generator
 from dvae.tasks import find_task
 from dvae.tasks.loading import load_module
 from dvae.tasks.options import SampleConfig
 from dvae.training.devices import resolve_device
 from dvae.training.pictures import save_film, save_image
+from dvae.training.terminal import status
 
 __all__ = ["sample"]
 
@@ -36,15 +37,16 @@ def sample(config: SampleConfig) -> Path:
     task = find_task(trained.task)
     task.check_options(config)
     what = task.check_drawing(config.what)
+    folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
+    check_writable(folder / f"{what}.npz")
     module.to(resolve_device(config.device))
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
     generator = keyed_generator("sample", config.seed, device=module.device)
-    with torch.no_grad():
+    with status() as show, torch.no_grad():
+        show(f"drawing {what} from {checkpoint}")
         drawing = task.draw(module, data, what, config, generator)
-    folder = Path(config.output_dir or checkpoint.parent.parent / "samples")
-    folder.mkdir(parents=True, exist_ok=True)
     film = drawing.pictures.ndim == 4
     picture = folder / f"{what}.{'gif' if film else 'png'}"
     if film:
@@ -57,7 +59,7 @@ def sample(config: SampleConfig) -> Path:
         (folder / what).mkdir(exist_ok=True)
         for number, image in enumerate(drawing.images):
             save_image(image, folder / what / f"{number:05d}.png")
-    Console().print(
+    Console(markup=False).print(
         f"written to {picture} and {picture.with_suffix('.npz').name}",
         soft_wrap=True,
         highlight=False,

@@ -9,6 +9,7 @@ from rich.table import Table
 from dvae.files import write_file
 from dvae.tasks import find_task
 from dvae.training.config import RunConfig
+from dvae.training.terminal import say
 
 __all__ = ["show"]
 
@@ -40,10 +41,12 @@ def show(config: RunConfig) -> Path:
         axis.set(title=name, xlabel="step", ylim=(0, None))
         axis.grid(alpha=0.3)
     path = Path(config.paths.output_dir) / "schedule.png"
+    console = Console(markup=False)
+    console.print(table)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_file(path, "wb") as file:
         figure.savefig(file, dpi=100, format="png")
-    console = Console()
-    console.print(table)
+    for line in config.remarks(total):
+        say(line)
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
     return path

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 
+from dvae.commands.quiet import quiet
 from dvae.commands.report import metrics_table
 from dvae.data.base import TaskData
 from dvae.errors import UserError
@@ -19,17 +18,21 @@ from dvae.files import write_file, write_json
 from dvae.options import Options
 from dvae.runs.folder import is_first_process
 from dvae.runs.provenance import provenance
+from dvae.runs.summary import watch
 from dvae.tasks import find_task
 from dvae.training.averaging import AveragedWeights
-from dvae.training.callbacks import Concerns, Pictures, ProgressBar, quiet
+from dvae.training.callbacks import Concerns, Pictures
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
+from dvae.training.compilation import prepare_compilation
 from dvae.training.config import RunConfig
-from dvae.training.devices import tune_process
+from dvae.training.devices import describe_device, resolve_device
 from dvae.training.fast import Speed, choose_speed
 from dvae.training.module import TaskModule
 from dvae.training.pictures import save_image
 from dvae.training.processes import SharedBuffers, check_processes
+from dvae.training.progress import ProgressBar, progress
 from dvae.training.resilience import BestCheckpoint, Finite, LastCheckpoint, Patience, Pruning
+from dvae.training.terminal import say
 
 __all__ = ["train"]
 
@@ -58,7 +61,9 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         UserError: If an input is wrong.
     """
     quiet()
-    tune_process()
+    device = resolve_device(config.trainer.accelerator, "trainer.accelerator")
+    if is_first_process():
+        say(describe_device(config.trainer.accelerator, config.trainer.devices))
     output = Path(config.paths.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(config.seed, verbose=False)
@@ -66,7 +71,8 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     data = task.data(config)
     data.prepare_data()
     module = task.module(config, data)
-    speed = choose_speed(config, data.steps_per_epoch() * config.trainer.max_epochs)
+    total_steps = data.steps_per_epoch() * config.trainer.max_epochs
+    speed = choose_speed(config, total_steps)
     last, monitor = output / "checkpoints" / "last.ckpt", task.selected_by
     best = BestCheckpoint(last.with_name("best.ckpt"), monitor) if data.validates else None
     # Save the best checkpoint first, so that a crash between the two saves keeps its score.
@@ -75,15 +81,21 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
     before = {} if config.resume is None else load_checkpoint(config.resume, "resume")
     keep += Pruning.from_environment(monitor) if data.validates else []
     others = [*task.callbacks(config), _Provenance(config, speed), *keep, *callbacks]
-    trainer = _build_trainer(config, speed, monitor, data, others, before.get("global_step"))
-    if speed.reason and trainer.is_global_zero:
-        Console().print(f"fast: {speed.reason}", soft_wrap=True, highlight=False)
+    start = before.get("global_step")
+    trainer = _build_trainer(config, device.type, speed, monitor, data, others, start)
+    remarks = [*([f"fast: {speed.reason}"] if speed.reason else []), *config.remarks(total_steps)]
+    for line in remarks if trainer.is_global_zero else ():
+        say(line)
     if config.resume is not None:
-        check_resumable(before, config.resume, trainer, module)
+        check_resumable(before, config.resume, trainer, module, total_steps)
         if best is not None and is_first_process():
             _copy_best(Path(config.resume).with_name(best.path.name), best.path)
     if speed.compile:
-        module.compile_training(backward=trainer.world_size == 1 and speed.precision != 16)
+        prepare_compilation(device)
+        if trainer.is_global_zero:
+            say("compile: the first step waits until torch has compiled the training pass")
+        alone = trainer.world_size == 1
+        module.compile_training(device, backward=alone and speed.precision != 16)
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
     results = trainer.test(
@@ -96,12 +108,16 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
         return metrics
     # Prefix the names: these values belong to a checkpoint, not to the end of the run's curves.
     final = {f"{checkpoint.stem}/{name}": value for name, value in metrics.items()}
+    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
+    # Before the files, so that a disk that is full by now does not take the result.
+    Console(markup=False).print(metrics_table(f"Metrics of the {how}", metrics, module.units))
     _log_hyperparameters(trainer, config, final)
     write_json(output / "metrics.json", metrics)
     pictures = _save_pictures(module, data, output)
-    how = "last checkpoint" if best is None else f"best checkpoint, by {monitor}"
-    Console().print(metrics_table(f"Metrics of the {how}", metrics, module.units))
-    _report(output, checkpoint, pictures)
+    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
+    validations = config.trainer.max_epochs // config.trainer.validate_every
+    for name, row in (rows | {"watch": watch(output, validations)}).items():
+        Console(markup=False).print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
     return metrics
 
 
@@ -122,11 +138,21 @@ class _Provenance(Callback):
             with write_file(output / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(self._config.model_dump()))
             speed = {"compile": self._speed.compile, "precision": self._speed.precision}
-            write_json(output / "environment.json", provenance() | speed)
+            write_json(output / "environment.json", provenance(self._config.overrides) | speed)
+
+
+class _Board(TensorBoardLogger):
+    """Writes into the folder of the run, also if its name looks like a variable, such as $HOME."""
+
+    @property
+    def log_dir(self) -> str:
+        """The folder; Lightning would replace variables in it."""
+        return self.save_dir
 
 
 def _build_trainer(
     config: RunConfig,
+    accelerator: str,
     speed: Speed,
     monitor: str,
     data: TaskData,
@@ -142,26 +168,24 @@ def _build_trainer(
         callbacks.append(AveragedWeights(options.average))
     if config.callbacks.early_stopping is not None:
         callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
-    bar = options.progress_bar and not _runs_in_parallel()
-    if bar:
-        callbacks.append(ProgressBar(monitor))
-    callbacks += others
+    shown = progress(monitor, Path(output).name) if options.progress_bar else None
+    callbacks += [*([shown] if shown else []), *others]
     try:
         trainer = pl.Trainer(
-            accelerator=options.accelerator,
+            accelerator=accelerator,
             devices=options.devices,
             max_epochs=options.max_epochs,
             precision=_PRECISION[speed.precision],
             log_every_n_steps=1,
             check_val_every_n_epoch=options.validate_every,
-            enable_progress_bar=bar,
+            enable_progress_bar=isinstance(shown, ProgressBar),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             callbacks=callbacks,
             plugins=CheckpointFiles(),
             default_root_dir=output,
-            logger=TensorBoardLogger(
+            logger=_Board(
                 output,
                 name="",
                 version="",
@@ -172,23 +196,14 @@ def _build_trainer(
         )
     except pl.utilities.exceptions.MisconfigurationException as error:
         raise UserError(
-            f"trainer.accelerator: expected a device of the kind {options.accelerator}, "
-            f"found none ({error})"
+            f"trainer.devices: expected devices of the kind {accelerator} that this machine has, "
+            f"found {options.devices} ({error})"
         ) from error
     if trainer.world_size > 1:
         check_processes(config)
         data.check_processes(trainer.world_size)
         trainer.callbacks.append(SharedBuffers())  # type: ignore[attr-defined]
     return trainer
-
-
-def _runs_in_parallel() -> bool:
-    """Whether a launcher may run several jobs at once, whose bars would overwrite each other."""
-    if not HydraConfig.initialized():
-        return False
-    hydra = HydraConfig.get()
-    launcher = hydra.runtime.choices.get("hydra/launcher", "basic")
-    return hydra.mode == RunMode.MULTIRUN and launcher != "basic"
 
 
 def _copy_best(source: Path, target: Path) -> None:
@@ -218,7 +233,8 @@ def _log_hyperparameters(
     values |= {"epochs": config.trainer.max_epochs, "seed": config.seed}
     if isinstance(trainer.logger, TensorBoardLogger):
         trainer.logger.log_hyperparams(values, dict(metrics), trainer.global_step)
-        trainer.logger.save()
+        # Close the file, which has a thread of its own.
+        trainer.logger.finalize("success")
 
 
 def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str, Path]:
@@ -228,9 +244,3 @@ def _save_pictures(module: TaskModule, data: TaskData, output: Path) -> dict[str
         paths[name] = output / f"{name}.png"
         save_image(picture, paths[name])
     return paths
-
-
-def _report(output: Path, checkpoint: Path, pictures: Mapping[str, Path]) -> None:
-    rows = {"run": output, f"{checkpoint.stem} checkpoint": checkpoint, **pictures}
-    for name, path in (rows | {"watch": f"tensorboard --logdir {output}"}).items():
-        Console().print(f"{name:>16}  {path}", soft_wrap=True, highlight=False)

@@ -70,6 +70,11 @@ class ImageDataModule(TaskData):
         """Whether images are held out."""
         return self.validation > 0
 
+    @property
+    def shades(self) -> bool:
+        """Whether images are not binarized."""
+        return self.binarization == "none"
+
     def check_processes(self, world_size: int) -> None:
         """Checks that the processes can share each batch evenly.
 

@@ -1,18 +1,25 @@
 """Base classes of gradient estimators for categorical samples."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor, nn
 
-from dvae.distributions import gumbel_noise, log_softmax, one_hot, working_dtype
+from dvae.distributions import (
+    as_temperature,
+    check_temperature,
+    draw_one_hot,
+    gumbel_noise,
+    log_softmax,
+    without_infinity,
+    working_dtype,
+)
 from dvae.estimators.options import EstimatorOptions
 
 __all__ = [
+    "MASKED",
     "CodeSample",
     "Estimator",
     "StraightThroughEstimator",
@@ -21,6 +28,9 @@ __all__ = [
     "linearized_softmax",
     "replace_gradient",
 ]
+
+MASKED = -1e30
+"""A finite logit whose probability is 0, as that of −inf."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +44,22 @@ class CodeSample:
             every temperature and for every estimator.
         logits: The logits that the codes were drawn from, (..., N, K).
         scaled: (logits + noise) / τ if z is its softmax; otherwise None.
+        dim: Axis of the K categories in z, logits and scaled, counted from the end. The axes after
+            it are those of the latents, so that −3 stands for (..., K, H, W).
     """
 
     z: Tensor
     codes: Tensor
     logits: Tensor
     scaled: Tensor | None = None
+    dim: int = -1
 
     @property
     def log_z(self) -> Tensor | None:
         """log z if z is relaxed, for densities in log space; otherwise None."""
-        return None if self.scaled is None else log_softmax(self.scaled)
-
-
-def check_temperature(temperature: float) -> float:
-    """Returns the temperature if it is valid.
-
-    Raises:
-        ValueError: If it is not finite and greater than 0.
-    """
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature: expected a finite number > 0, found {temperature}")
-    return temperature
-
-
-def as_temperature(temperature: float | Tensor) -> float | Tensor:
-    """Checks a number, but not a tensor: reading it would synchronise the device."""
-    return temperature if isinstance(temperature, torch.Tensor) else check_temperature(temperature)
+        if self.scaled is None:
+            return None
+        return log_softmax(self.scaled.movedim(self.dim, -1)).movedim(-1, self.dim)
 
 
 def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ def linearized_softmax(p: Tensor, logits: Tensor) -> Tensor:
 
     Args:
         p: Probabilities, (..., K), held constant.
-        logits: (..., K).
+        logits: Finite logits, (..., K).
     """
     p = p.detach()
     return p * (logits - (p * logits).sum(-1, keepdim=True))
@@ -129,7 +128,8 @@ class Estimator(nn.Module, ABC):
 
         Args:
             logits: Unnormalised log-probabilities, (..., N, K), of any floating dtype.
-            temperature: τ > 0; a zero-dimensional tensor is not checked.
+            temperature: τ > 0: a number, or a tensor (..., 1) that broadcasts with the logits. A
+                tensor is checked on a CPU only, unless it is compiled: see `as_temperature`.
             noise: Standard Gumbel noise of shape `noise_shape(logits.shape)`, for a deterministic
                 draw.
             generator: Source of randomness if `noise` is not given; the global one by default.
@@ -138,7 +138,7 @@ class Estimator(nn.Module, ABC):
             The sample; `z` has the dtype of the logits.
 
         Raises:
-            ValueError: If the temperature is a number that is not finite and greater than 0.
+            ValueError: If the temperature is not finite and greater than 0.
         """
 
     def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
@@ -181,9 +181,8 @@ class StraightThroughEstimator(Estimator):
         # Compute in at least float32 if the logits are in half precision.
         working = logits.to(working_dtype(logits.dtype))
         perturbed = working + self._noise(logits, noise, generator)
-        codes = perturbed.argmax(-1)
-        hard = one_hot(codes, logits.shape[-1], working.dtype)
-        surrogate = self._relax(working, perturbed, hard, temperature)
+        codes, hard = draw_one_hot(perturbed, working.dtype)
+        surrogate = self._relax(without_infinity(working, MASKED), perturbed, hard, temperature)
         return CodeSample(replace_gradient(hard, surrogate).to(logits.dtype), codes, logits)
 
     @abstractmethod
@@ -193,8 +192,8 @@ class StraightThroughEstimator(Estimator):
         """The tensor whose gradient with respect to the logits becomes the gradient of z.
 
         Args:
-            logits: (..., N, K).
-            perturbed: Logits plus noise, (..., N, K).
+            logits: (..., N, K), with −1e30 in place of −inf.
+            perturbed: Logits plus noise, (..., N, K); −inf where the logits were.
             hard: The one-hot draw, (..., N, K).
             temperature: τ.
         """

@@ -6,8 +6,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import exponential_noise, one_hot, softmax, working_dtype
+from dvae.distributions import (
+    draw_one_hot,
+    exponential_noise,
+    softmax,
+    without_infinity,
+    working_dtype,
+)
 from dvae.estimators.base import (
+    MASKED,
     CodeSample,
     Estimator,
     as_temperature,
@@ -69,11 +76,11 @@ class _MeanJacobian(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        total = torch.zeros_like(grad)
-        for part in y.split(_CHUNK):
-            along = (part * grad).sum(-1, keepdim=True)
-            total += part.mul(grad - along).sum(0)
-        return total / len(y), None
+        parts = (
+            (part * (grad - (part * grad).sum(-1, keepdim=True))).sum(0) for part in y.split(_CHUNK)
+        )
+        # Not summed in place, since vmap may map y but not the gradient.
+        return sum(parts) / len(y), None
 
 
 class GumbelRao(Estimator):
@@ -124,10 +131,11 @@ class GumbelRao(Estimator):
                 )
             else:
                 exponential = (-noise).exp()
-            codes = (working - exponential[0].log()).argmax(-1)
-            hard = one_hot(codes, logits.shape[-1], working.dtype)
+            codes, hard = draw_one_hot(working - exponential[0].log(), working.dtype)
             p = softmax(working)
-        surrogate = self._relax(working, p, hard, temperature, exponential[1:])
+        surrogate = self._relax(
+            without_infinity(working, MASKED), p, hard, temperature, exponential[1:]
+        )
         z = replace_gradient(hard, surrogate)
         return CodeSample(z.to(logits.dtype), codes, logits)
 
@@ -142,7 +150,7 @@ class GumbelRao(Estimator):
         """The tensor whose gradient with respect to the logits becomes the gradient of z.
 
         Args:
-            logits: (..., K).
+            logits: (..., K), with −1e30 in place of −inf.
             p: Probabilities from which the relaxed samples are drawn, (..., K).
             hard: The one-hot draw, (..., K).
             temperature: τ.

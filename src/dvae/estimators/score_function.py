@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import log_softmax, one_hot, working_dtype
+from dvae.distributions import draw_one_hot, log_softmax, working_dtype
 from dvae.estimators.base import CodeSample, Estimator
 from dvae.estimators.score_function_options import ReinforceOptions, RLOOOptions
 
@@ -14,9 +14,10 @@ __all__ = ["RLOO", "Reinforce", "log_prob"]
 
 def log_prob(sample: CodeSample) -> Tensor:
     """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
-    logits = sample.logits.to(working_dtype(sample.logits.dtype))
+    logits = sample.logits.to(working_dtype(sample.logits.dtype)).movedim(sample.dim, -1)
     log_q = log_softmax(logits).expand(*sample.codes.shape, -1)
-    return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(-1)
+    latents = tuple(range(min(sample.dim + 1, -1), 0))
+    return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(latents)
 
 
 class _ScoreFunction(Estimator):
@@ -35,8 +36,7 @@ class _ScoreFunction(Estimator):
             perturbed = logits.to(working_dtype(logits.dtype)) + self._noise(
                 logits, noise, generator
             )
-            codes = perturbed.argmax(-1)
-            hard = one_hot(codes, logits.shape[-1], logits.dtype)
+            codes, hard = draw_one_hot(perturbed, logits.dtype)
         return CodeSample(hard, codes, logits)
 
     @staticmethod

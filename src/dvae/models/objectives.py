@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from dvae.distributions import concrete_log_prob, log_softmax
+from dvae.distributions import concrete_log_prob, log_ratio, log_softmax
 from dvae.estimators.score_function import log_prob
 from dvae.models.bounds import importance_weighted_bound
 from dvae.models.vae import VAE, VAEOutput
@@ -67,7 +67,7 @@ class Objective(ABC):
         prior_logits = vae.prior.conditional_logits(sample.z)
         if self.prior_temperature is None:
             # Exact for one-hot z; for relaxed z, extended linearly.
-            ratio = log_softmax(sample.logits) - log_softmax(prior_logits)
+            ratio = log_ratio(log_softmax(sample.logits), log_softmax(prior_logits))
             return (sample.z * ratio).sum((-2, -1))
         log_z = sample.log_z
         if log_z is None:

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS, EstimatorOptions
-from dvae.options import Count, NonNegative, Options, Positive, Steps
+from dvae.options import Count, NonNegative, Options, Positive, Steps, count_hint
 from dvae.schedules import Schedule, Warmup, resolve_steps
 
 if TYPE_CHECKING:
@@ -64,6 +64,20 @@ class ObjectiveOptions(Options):
     def beta_schedule(self, total_steps: int) -> Schedule:
         """β at each step of a run of `total_steps`."""
         return Warmup(self.beta, resolve_steps(self.warmup, total_steps))
+
+    def remarks(self, total_steps: int) -> list[str]:
+        """Lines on what may be unexpected in a run: β that does not rise over several steps."""
+        steps, last = resolve_steps(self.warmup, total_steps), self.beta_schedule(total_steps)
+        if steps > total_steps:
+            what = f"ends at {last(total_steps):.3g}, below objective.beta={self.beta:g}"
+        elif steps == 1 and total_steps > 1:
+            what = f"is at objective.beta={self.beta:g} after one step"
+        else:
+            return []
+        return [
+            f"beta: {what}, in {total_steps:,} steps, because of objective.warmup={self.warmup}"
+            f"{count_hint(self.warmup)}"
+        ]
 
     @abstractmethod
     def build(self) -> Objective:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from dvae.distributions import categorical_entropy
+from dvae.distributions import categorical_entropy, without_infinity
 
 __all__ = ["CodeUsage", "MutualInformation"]
 
@@ -68,9 +68,13 @@ class CodeUsage(Metric):
         return self.usage().mean(0, keepdim=True) if self.shared else self.usage()
 
     def dead_share(self) -> Tensor:
-        """Fraction of the categories that are used less than 0.1 / K of the time, a scalar."""
-        shares = self.categories()
-        return (shares < _DEAD / shares.shape[-1]).double().mean()
+        """Fraction of the categories that are used less than 0.1 / K of the time, a scalar.
+
+        Masked categories, whose logits are −inf for all images, do not count.
+        """
+        possible = (self.posterior.sum(0, keepdim=True) if self.shared else self.posterior) > 0
+        dead = self.categories() < _DEAD / possible.sum(-1, keepdim=True)
+        return (dead & possible).sum().double() / possible.sum()
 
     def perplexity(self) -> Tensor:
         """exp of the entropy of the usage of each latent, (N,), in [1, K]: K if all are used."""
@@ -149,7 +153,8 @@ class MutualInformation(Metric):
             mixture = self._sparse_scores(codes, log_probs).logsumexp(0)
         else:
             offsets = torch.arange(codes.shape[1], device=codes.device) * log_probs.shape[2]
-            flat = log_probs.flatten(1)
+            # −1e30 in place of −inf, because the matrix product below multiplies by 0.
+            flat = without_infinity(log_probs, -1e30).flatten(1)
             parts = []
             for chunk in (codes + offsets).split(1024):
                 hot = torch.zeros(len(chunk), flat.shape[1], device=codes.device)

@@ -12,7 +12,15 @@ from torch.nn.functional import pad
 from dvae.distributions import one_hot
 from dvae.networks.options import ACTIVATIONS
 
-__all__ = ["Decoder", "Encoder", "activate", "linear_blocks", "pad_to_multiple", "padded"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "PreciseLinear",
+    "activate",
+    "linear_blocks",
+    "pad_to_multiple",
+    "padded",
+]
 
 
 class Encoder(nn.Module, ABC):
@@ -47,6 +55,19 @@ class Decoder(nn.Module, ABC):
             dtype: Dtype of the one-hot vectors.
         """
         return self(one_hot(codes, num_categories, dtype))
+
+
+class PreciseLinear(nn.Linear):
+    """A linear layer that keeps the precision of its weights under autocast; for logits of codes.
+
+    The gradient of a latent's logits sums to 0 over its categories. Rounded to half precision it
+    does not: the logits then drift together until they are too large to be told apart.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., D) → (..., D')."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
 
 
 def activate(width: int, activation: str, normalization: str, *, conv: bool = False) -> nn.Module:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dvae.networks.base import (
     Decoder,
     Encoder,
+    PreciseLinear,
     activate,
     linear_blocks,
     pad_to_multiple,
@@ -56,7 +57,7 @@ class ConvEncoder(Encoder):
             nn.Flatten(),
             *linear_blocks([c2 * cells, hidden], activation, normalization),
         )
-        self.head = nn.Linear(hidden, num_latents * num_categories)
+        self.head = PreciseLinear(hidden, num_latents * num_categories)
         self._codes = (num_latents, num_categories)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dvae.networks.base import Decoder, Encoder, linear_blocks
+from dvae.networks.base import Decoder, Encoder, PreciseLinear, linear_blocks
 
 __all__ = ["MLPDecoder", "MLPEncoder"]
 
@@ -35,7 +35,7 @@ class MLPEncoder(Encoder):
         super().__init__()
         widths = [math.prod(image_shape), *hidden]
         self.body = linear_blocks(widths, activation, normalization)
-        self.head = nn.Linear(widths[-1], num_latents * num_categories)
+        self.head = PreciseLinear(widths[-1], num_latents * num_categories)
         self._codes = (num_latents, num_categories)
 
     def forward(self, images: Tensor) -> Tensor:

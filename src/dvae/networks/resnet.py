@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from dvae.networks.base import Decoder, Encoder, activate, pad_to_multiple
+from dvae.networks.base import Decoder, Encoder, PreciseLinear, activate, pad_to_multiple
 
 __all__ = ["ResNetDecoder", "ResNetEncoder"]
 
@@ -77,12 +77,12 @@ class ResNetEncoder(Encoder):
         inputs = image_channels * downsample**2
         self.patches = nn.PixelUnshuffle(downsample)
         self.body = _trunk(inputs, channels, blocks, activation, normalization)
-        self.head = nn.Conv2d(channels, num_categories, 1)
+        self.head = PreciseLinear(channels, num_categories)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) → logits (B, N, K), row by row of the grid."""
         patches = self.patches(pad_to_multiple(images, self.patches.downscale_factor))
-        return self.head(self.body(patches)).permute(0, 2, 3, 1).flatten(1, 2)
+        return self.head(self.body(patches).permute(0, 2, 3, 1).flatten(1, 2))
 
 
 class ResNetDecoder(Decoder):

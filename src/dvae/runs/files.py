@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from dvae.errors import UserError
 
-__all__ = ["overrides_of", "read_json", "read_yaml"]
+__all__ = ["flatten", "overrides_of", "read_json", "read_yaml"]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -23,6 +23,15 @@ def overrides_of(folder: Path) -> list[str]:
     if "overrides" in started:
         return list(started["overrides"])
     return list(read_yaml(folder / ".hydra" / "overrides.yaml"))
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    if not isinstance(values, dict):
+        return {prefix.removesuffix("."): values}
+    return {
+        k: v for key, value in values.items() for k, v in flatten(value, f"{prefix}{key}.").items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,7 +55,7 @@ def read_yaml(path: Path) -> Any:
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     """The parsed content of a file; an empty dict if the file does not exist."""
     try:
-        return parse(path.read_text()) if path.is_file() else {}
+        return parse(path.read_text("utf-8")) if path.is_file() else {}
     except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
             f"{path}: expected a file written by a run, found other content "

@@ -4,9 +4,9 @@
 overrides. Nothing here imports torch, so a command for a finished run returns at once.
 """
 
+import gc
 import math
 import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +15,8 @@ from typing import Any
 
 from dvae.errors import DivergedError, OtherRunError, PrunedError, UserError
 from dvae.files import lock_folder, remove_parts, write_json
-from dvae.runs.files import read_json, read_yaml
+from dvae.runs.alive import identity
+from dvae.runs.files import flatten, read_json, read_yaml
 from dvae.tasks import find_task, parse_run
 from dvae.training.config import RunConfig
 from dvae.training.migrations import migrate
@@ -77,17 +78,28 @@ def _run_in_folder(
     if config.resume is None and status and last.is_file():
         config = config.model_copy(update={"resume": str(last)})
     start, before = time.perf_counter(), status.get("seconds", 0.0)
+    configuration = _modified(folder / "config.yaml")
     record(folder, seconds=before)
+    # In a sweep, reference cycles would keep the data of many earlier runs in memory.
+    gc.collect()
     try:
         metrics = train(config)
     except BaseException as error:
         record(folder, error, seconds=before + time.perf_counter() - start)
-        if status and type(error) is UserError and is_first_process():
-            # The run was refused before it changed anything: keep its state.
+        # Training writes the configuration when it starts.
+        untouched = _modified(folder / "config.yaml") == configuration
+        keeps = type(error) is UserError or (status.get("state") in FINAL and untouched)
+        if status and keeps and is_first_process():
+            # The command ended before it changed anything: keep the run's state.
             write_json(folder / "status.json", status)
         raise
     record(folder, state="finished", seconds=before + time.perf_counter() - start)
     return metrics.get(monitor)
+
+
+def _modified(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if it does not exist."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def record(
@@ -120,8 +132,7 @@ def record(
         "state": state,
         "reason": reason,
         "seconds": before if seconds is None else round(seconds, 1),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **identity(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "status.json", content)
@@ -151,7 +162,7 @@ def _changed_settings(folder: Path, config: RunConfig) -> str:
     content = read_yaml(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected the configuration of a run, found other content")
-    old, new = _flat(_complete(content)), _flat(config.model_dump())
+    old, new = flatten(_complete(content)), flatten(config.model_dump())
     for key in sorted(old.keys() | new.keys()):
         if not key.startswith(_WITHOUT_EFFECT) and old.get(key) != new.get(key):
             return (
@@ -166,11 +177,3 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         return parse_run(migrate(content)).model_dump()
     except UserError:
         return content
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix.removesuffix("."): values}
-    return {
-        k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}{key}.").items()
-    }

@@ -2,13 +2,14 @@
 
 import csv
 import math
-import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvae.files import write_file
+from dvae.files import is_locked, write_file
+from dvae.runs.alive import is_alive
 from dvae.runs.files import overrides_of, read_json, read_yaml
 from dvae.tasks import find_task
 from dvae.training.migrations import migrate
@@ -29,6 +30,7 @@ class Run:
         seconds: Time of training and test, over all its starts that were not killed.
         metrics: Its metrics; empty if it did not finish.
         selected_by: The metric that its task compares runs by.
+        validations: Validations of a whole run.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class Run:
     seconds: float
     metrics: dict[str, float]
     selected_by: str
+    validations: int
 
 
 def find_runs(path: Path) -> list[Run]:
@@ -57,7 +60,7 @@ def _read_run(folder: Path) -> Run:
     seed = int(overrides.pop("seed", config.get("seed", 0)))
     # Old runs have no status.json: only finished ones wrote metrics.
     state = status.get("state", "finished")
-    if state == "running" and not _alive(status):
+    if state == "running" and not _alive(folder, status):
         state = "interrupted"
     return Run(
         folder,
@@ -68,20 +71,19 @@ def _read_run(folder: Path) -> Run:
         status.get("seconds", math.nan),
         metrics if state == "finished" else {},
         find_task(migrate(config)["task"]).selected_by,
+        _validations(config.get("trainer", {})),
     )
 
 
-def _alive(status: dict[str, Any]) -> bool:
-    """Whether the process of a run is alive; assumed for a process on another machine."""
-    if status["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(status["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _validations(trainer: dict[str, Any]) -> int:
+    return trainer.get("max_epochs", 1) // trainer.get("validate_every", 1)
+
+
+def _alive(folder: Path, status: dict[str, Any]) -> bool:
+    # Windows cannot be asked by a number, but a run that is alive holds the lock of its folder.
+    if sys.platform == "win32" and status["host"] == socket.gethostname():
+        return is_locked(folder)
+    return is_alive(status)
 
 
 def write_csv(path: Path, runs: list[Run]) -> None:

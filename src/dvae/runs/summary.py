@@ -11,10 +11,11 @@ from rich.table import Table
 
 from dvae.errors import UserError
 from dvae.runs.files import read_json
+from dvae.runs.program import program
 from dvae.runs.ranking import Setting, rank, score
 from dvae.runs.results import Run, find_runs, write_csv
 
-__all__ = ["command", "summarize"]
+__all__ = ["command", "summarize", "watch"]
 
 
 def command(run: Run) -> str:
@@ -22,7 +23,13 @@ def command(run: Run) -> str:
     overrides = [f"{key}={value}" for key, value in (run.overrides | {"seed": run.seed}).items()]
     further = read_json(run.folder / "environment.json").get("config_dir")
     folder = ["--config-dir", further] if further else []
-    return shlex.join(["python", "scripts/train.py", *folder, *overrides])
+    return shlex.join([*program("train"), *folder, *overrides])
+
+
+def watch(path: Path, validations: int) -> str:
+    """The command that shows runs in TensorBoard, with the pictures of that many validations."""
+    pictures = f"images={validations}"
+    return shlex.join(["tensorboard", "--logdir", str(path), "--samples_per_plugin", pictures])
 
 
 def summarize(path: Path) -> list[Setting]:
@@ -41,23 +48,25 @@ def summarize(path: Path) -> list[Setting]:
     if not runs:
         found = "none" if path.is_dir() else "no folder"
         raise UserError(f"{path}: expected a folder with runs in it, found {found}")
-    write_csv(path / "sweep.csv", runs)
-    settings, console = rank(runs), Console()
+    settings, console = rank(runs), Console(markup=False)
     if not console.is_terminal:
         console.width = 160
     if settings:
-        from dvae.runs.plot import plot
-
-        plot(path / "sweep.png", settings)
         console.print(_ranking(settings))
     if unfinished := [run for run in runs if run.state != "finished"]:
         console.print(_reasons(path, unfinished))
-    rows = {"sweep": path, "watch": f"tensorboard --logdir {path}"}
+    rows = {"sweep": path, "watch": watch(path, max(run.validations for run in runs))}
     if settings and score(settings[0].runs[0]) > -math.inf:
         best = settings[0].runs[0]
         rows = {"best run": best.folder, "its command": command(best)} | rows
     for name, row in rows.items():
         console.print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
+    # After the tables, which are of use where nothing can be written, too.
+    write_csv(path / "sweep.csv", runs)
+    if settings:
+        from dvae.runs.plot import plot
+
+        plot(path / "sweep.png", settings)
     return settings
 
 

@@ -34,6 +34,11 @@ class StoredImageConfig(StoredConfig):
     # The oldest checkpoints name no likelihood; all of them are Bernoulli.
     likelihood: AnyLikelihood = BernoulliOptions()
 
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        self.likelihood.check_data(self.data.image_shape[0], self.data.binarization)
+        return self
+
 
 class ImageRunConfig(StoredImageConfig, RunConfig):
     """The configuration of any run on images.
@@ -94,7 +99,8 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         """The images of the checkpoint's source, or of another source with the same image shape.
 
         Raises:
-            UserError: If the images have another shape.
+            UserError: If the images have another shape, or other pixels than the checkpoint's
+                likelihood describes.
         """
         changed = config.data.model_dump(exclude_none=True)
         if isinstance(config, EvaluateConfig | EncodeConfig):
@@ -107,6 +113,7 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
                 f"data.name: expected images of shape {shape}, as in the checkpoint, found "
                 f"{options.image_shape} with {options.name}"
             )
+        stored.likelihood.check_data(shape[0], options.binarization)
         return options.build(config.data_dir, stored.seed)
 
     def check_source(self, name: str, stored: StoredImages) -> type[ImageDataOptions]:

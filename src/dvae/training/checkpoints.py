@@ -168,7 +168,11 @@ def check_weights(
 
 
 def check_resumable(
-    content: Mapping[str, Any], path: str | Path, trainer: pl.Trainer, module: TaskModule
+    content: Mapping[str, Any],
+    path: str | Path,
+    trainer: pl.Trainer,
+    module: TaskModule,
+    total_steps: int,
 ) -> None:
     """Checks that a run can resume from a checkpoint, before anything is written.
 
@@ -177,9 +181,11 @@ def check_resumable(
         path: The file, for errors.
         trainer: The trainer of the run.
         module: The module of the run.
+        total_steps: The steps of the whole run.
 
     Raises:
-        UserError: If the model, the optimizer or the state of the loops does not fit.
+        UserError: If the model, the optimizer or the state of the loops does not fit, or if the run
+            would end before the checkpoint.
     """
     check_weights(content["state_dict"], module, path, "resume")
     check_weights({**content["state_dict"], **content.get(TRAINED, {})}, module, path, "resume")
@@ -202,6 +208,7 @@ def check_resumable(
         _check_alike(dict.fromkeys(counts, 0), counts, "counts")
         if content["lr_schedulers"] != []:
             raise ValueError("lr_schedulers")
+        _check_length(counts["global_step"], loops, trainer.max_epochs, total_steps, path)
     except _MALFORMED as error:
         if isinstance(error, UserError):
             raise
@@ -209,6 +216,23 @@ def check_resumable(
             f"resume: expected training state that fits this run, found other state in {path} "
             f"({error})"
         ) from error
+
+
+def _check_length(
+    step: int, loops: Any, max_epochs: int | None, total_steps: int, path: str | Path
+) -> None:
+    """Raises if a run is shorter than its checkpoint, or if its schedules have ended there."""
+    done, epochs = loops["epoch_progress"]["current"]["processed"], max_epochs or 0
+    if done > epochs:
+        raise UserError(
+            f"trainer.max_epochs: expected at least {done}, the epochs in the checkpoint {path}, "
+            f"found {epochs}"
+        )
+    if step > total_steps or (step == total_steps and done < epochs):
+        raise UserError(
+            f"trainer.max_epochs: expected a run of more than {step:,} steps, those in the "
+            f"checkpoint {path}, found {total_steps:,} in {epochs} epochs"
+        )
 
 
 def _loaders(state: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from dvae.errors import UserError
 from dvae.estimators import AnyEstimator
@@ -54,12 +54,26 @@ class RunConfig(StoredConfig):
     fast: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     resume: PathName | None = None
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The overrides that `dvae.compose` was given; empty on the command line, see Hydra's."""
+        return self._overrides
 
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
         """The schedules of a run of `total_steps` steps, by name."""
         temperature = self.temperature.schedule(total_steps)
         schedules = {} if temperature is None else {"temperature": temperature}
         return schedules | {"learning_rate": self.optimizer.learning_rate(total_steps)}
+
+    def remarks(self, total_steps: int) -> list[str]:
+        """Lines on what may be unexpected in a run of `total_steps` steps, most about schedules."""
+        return [
+            *self.temperature.remarks(total_steps),
+            *self.optimizer.remarks(total_steps),
+            *self.trainer.remarks(),
+        ]
 
     def build_training(self, total_steps: int) -> Training:
         """The training options of a run of `total_steps` steps."""

@@ -1,14 +1,13 @@
 """The fastest settings for a run on the machine at hand."""
 
-import importlib.util
-import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from dvae.training.compilation import obstacle
 from dvae.training.config import RunConfig
+from dvae.training.devices import has_gpu
 
 __all__ = ["Speed", "choose_speed"]
 
@@ -45,7 +44,7 @@ def choose_speed(config: RunConfig, steps: int) -> Speed:
     """
     if not config.fast:
         return Speed(config.compile, config.precision, "")
-    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    on_gpu = has_gpu() and config.trainer.accelerator != "cpu"
     compiles, why = _compilation(config, steps, on_gpu)
     precision, why_precision = _precision(config, on_gpu)
     return Speed(compiles, precision, f"{why}; {why_precision}")
@@ -59,8 +58,8 @@ def _compilation(config: RunConfig, steps: int, on_gpu: bool) -> tuple[bool, str
             f"not compiled, as {steps:,} steps are too few to earn it back "
             f"(from {_WORTH_COMPILING:,} on)"
         )
-    if not (importlib.util.find_spec("triton") if on_gpu else _cpp_compiler()):
-        return False, f"not compiled, as there is no {'Triton' if on_gpu else 'C++ compiler'}"
+    if found := obstacle(on_gpu):
+        return False, f"not compiled: {found}"
     return True, f"compiled, as {steps:,} steps earn it back"
 
 
@@ -71,11 +70,6 @@ def _precision(config: RunConfig, on_gpu: bool) -> tuple[Any, str]:
     if torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16():
         return "bf16", f"precision=bf16, which this {device} computes in"
     return 32, f"precision=32, as this {device} does not compute in bf16"
-
-
-def _cpp_compiler() -> str | None:
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def _cpu_has_bf16() -> bool:

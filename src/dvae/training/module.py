@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dvae.errors import DivergedError
 from dvae.layers import CategoricalLayer
 from dvae.randomness import keyed_seed
+from dvae.training.inference import Inference
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["TaskModule"]
@@ -23,7 +24,7 @@ _MAX_SKIPPED = 100
 """A run ends if it has skipped more steps than this and more than half of all steps."""
 
 
-class TaskModule(pl.LightningModule, ABC):
+class TaskModule(Inference, pl.LightningModule, ABC):
     """Training in which temperature, learning rate and noise are functions of the global step.
 
     Each call of `training_step` takes several optimizer steps, because Lightning's overhead per
@@ -38,7 +39,8 @@ class TaskModule(pl.LightningModule, ABC):
 
     Attributes:
         shown: Training curves that the progress bar shows.
-        units: Metric name without the split → unit, for metrics that are not in nats per image.
+        units: Metric name without the split, or its beginning → unit, for metrics that are not in
+            nats per image.
     """
 
     shown: ClassVar[Sequence[str]] = ("elbo", "relaxed_elbo")
@@ -104,17 +106,18 @@ class TaskModule(pl.LightningModule, ABC):
         for layer in self.layers:
             layer.set_temperature(temperature)
 
-    def compile_training(self, *, backward: bool) -> None:
+    def compile_training(self, device: torch.device, *, backward: bool) -> None:
         """Compiles the training pass; on a GPU into one CUDA graph.
 
         On a CPU, the compiled pass draws its noise from torch's eager generator, which is faster
         and gives the same noise as an uncompiled pass.
 
         Args:
+            device: The device of the run.
             backward: Whether to compile forward and backward pass into one graph on a CPU, which
                 is faster. The gradients then cannot be averaged over processes or scaled.
         """
-        if torch.cuda.is_available():
+        if device.type == "cuda":
             self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
             return
         if backward:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dvae.options import Count, Fraction, Limit, NonNegative, Options, PathName, Positive, Steps
+from dvae.options import (
+    Count,
+    Fraction,
+    Limit,
+    NonNegative,
+    Options,
+    PathName,
+    Positive,
+    Steps,
+    count_hint,
+)
 from dvae.schedules import Constant, Cosine, Linear, Schedule, WarmupThen, resolve_steps
 
 if TYPE_CHECKING:
@@ -44,6 +54,10 @@ class TemperatureOptions(Options):
     def schedule(self, total_steps: int) -> Schedule | None:
         """τ at each step of a run of `total_steps` steps; None without a temperature."""
 
+    def remarks(self, total_steps: int) -> list[str]:
+        """Lines on what may be unexpected in such a run: a temperature that does not fall."""
+        return []
+
 
 class OptimizerOptions(Options):
     """The options of an optimizer.
@@ -77,6 +91,17 @@ class OptimizerOptions(Options):
         }
         return WarmupThen(self.lr, warmup, schedules[self.schedule])
 
+    def remarks(self, total_steps: int) -> list[str]:
+        """Lines on what may be unexpected in such a run: a warm-up that takes all of it."""
+        if resolve_steps(self.warmup, total_steps) < total_steps:
+            return []
+        last = self.learning_rate(total_steps)(total_steps - 1)
+        never = "" if self.schedule == "constant" else " and never falls"
+        return [
+            f"learning rate: rises to {last:.3g}{never}, in {total_steps:,} steps, because of "
+            f"optimizer.warmup={self.warmup}{count_hint(self.warmup)}"
+        ]
+
     @abstractmethod
     def build(self, model: nn.Module) -> Optimizer:
         """The optimizer of a model's parameters."""
@@ -86,7 +111,7 @@ class TrainerOptions(Options):
     """See `pytorch_lightning.Trainer`.
 
     Attributes:
-        accelerator: "auto" uses a GPU if there is one.
+        accelerator: "auto" uses a GPU with CUDA if there is one.
         devices: Processes of one run; "auto" uses all devices.
         max_epochs: Epochs.
         gradient_clip: Largest norm of the gradient; 0 for no clipping.
@@ -98,7 +123,7 @@ class TrainerOptions(Options):
         validate_every: Epochs between two validations.
         limit_train_batches: Training batches of an epoch: at most a count, or a fraction.
         limit_eval_batches: The same for batches of a validation or test.
-        progress_bar: Whether a progress bar is shown.
+        progress_bar: Whether progress is shown: by a bar on a terminal, elsewhere by lines.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -113,6 +138,18 @@ class TrainerOptions(Options):
     limit_train_batches: Limit = 1.0
     limit_eval_batches: Limit = 1.0
     progress_bar: bool = True
+
+    def remarks(self) -> list[str]:
+        """Lines on what may be unexpected: one batch, where all may be meant."""
+        limits = {
+            "limit_train_batches": "an epoch has one step",
+            "limit_eval_batches": "validation and test use one batch",
+        }
+        return [
+            f"batches: {what}, because of trainer.{key}=1{count_hint(1)}"
+            for key, what in limits.items()
+            if getattr(self, key) == 1 and isinstance(getattr(self, key), int)
+        ]
 
 
 class CallbackOptions(Options):

@@ -10,7 +10,7 @@ from torch import distributed
 from dvae.errors import UserError
 from dvae.training.config import RunConfig
 
-__all__ = ["SharedBuffers", "check_processes"]
+__all__ = ["SharedBuffers", "check_processes", "runs_in_parallel"]
 
 
 class SharedBuffers(pl.Callback):
@@ -47,3 +47,12 @@ def check_processes(config: RunConfig) -> None:
             "hydra.run.dir: expected one folder for all processes of the run, found none; "
             "give hydra.run.dir=…"
         )
+
+
+def runs_in_parallel() -> bool:
+    """Whether a launcher may run several jobs at once, whose bars would overwrite each other."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    launcher = hydra.runtime.choices.get("hydra/launcher", "basic")
+    return hydra.mode == RunMode.MULTIRUN and launcher != "basic"

@@ -18,7 +18,12 @@ from dvae.errors import DivergedError, PrunedError
 
 __all__ = ["BestCheckpoint", "Finite", "LastCheckpoint", "Patience", "Pruning"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Windows has only the first two.
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
 
 
 class Finite(pl.Callback):

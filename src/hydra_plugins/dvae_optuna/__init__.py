@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from dvae.errors import UserError
+from dvae.errors import UserError, install_command
 from dvae.runs.folder import FINAL
 from dvae.runs.results import find_runs
 
@@ -76,7 +76,7 @@ class OptunaSweeper(Sweeper):
         except ModuleNotFoundError as error:
             raise UserError(
                 "hydra/sweeper=optuna: expected the extra optuna, found none; "
-                'pip install -e ".[optuna]"'
+                f"{install_command('optuna')}"
             ) from error
         if self.launcher is None or self.config is None:
             raise ValueError("sweep: expected a call of setup() before sweep(), found none")
@@ -132,22 +132,42 @@ def _distribution(override: Override) -> Any:
     from optuna import distributions
 
     value = override.value()
-    if isinstance(value, IntervalSweep):
-        if value.start is None or value.end is None:
-            raise UserError(
-                f"{override.get_key_element()}: expected an interval with two ends, "
-                f"found {override.input_line}"
-            )
-        log = "log" in value.tags
-        if isinstance(value.start, int) and isinstance(value.end, int):
-            return distributions.IntDistribution(value.start, value.end, log=log)
-        return distributions.FloatDistribution(value.start, value.end, log=log)
-    return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+    if not isinstance(value, IntervalSweep):
+        return distributions.CategoricalDistribution(_choices(override))
+    low: Any = value.start
+    high: Any = value.end
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+    try:
+        return kind(low, high, log="log" in value.tags)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{override.get_key_element()}: expected an interval from a smaller to a larger "
+            f"number, above 0 if it is logarithmic, found {override.input_line}"
+        ) from error
+
+
+def _choices(override: Override) -> list[str]:
+    """The values of a choice or a range, as text.
+
+    Beside fractions, 0 and 1 are fractions too: `choice(0.5,1)` hands on 1.0, not a count of one.
+    """
+    values: list[Any] = list(override.sweep_iterator())
+    numbers = [value for value in values if type(value) in (int, float)]
+    if any(type(value) is float for value in numbers) and all(0 <= n <= 1 for n in numbers):
+        values = [float(value) if type(value) is int else value for value in values]
+    return [Transformer.str(value) for value in values]
 
 
 def _text(value: Any) -> str:
-    """A drawn value for the command line, with four digits to keep folder names short."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A drawn value for the command line, with four digits to keep folder names short.
+
+    A float keeps a decimal point: 1.0 may be the whole run, and 1 a step.
+    """
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}"
+    return text if set(text) & set(".en") else f"{text}.0"
 
 
 def _tell(study: Any, trial: Any, job: JobReturn) -> None:

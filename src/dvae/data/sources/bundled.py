@@ -43,7 +43,7 @@ def unpack_mnist(root: Path) -> None:
         except OSError as error:
             raise UserError(
                 f"paths.data_dir: expected a folder to unpack MNIST into, found {folder}: "
-                f"{error.strerror or error}"
+                f"{error.strerror or error}; for a checkpoint, the key is data_dir"
             ) from error
 
 

@@ -19,6 +19,7 @@ class MNIST(TorchvisionSource):
     """Handwritten digits, 60,000 and 10,000 grey images of 28 × 28; LeCun, Cortes, Burges."""
 
     files = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
+    unpacked = "MNIST/raw/*-ubyte"
     dataset = datasets.MNIST
 
     def prepare(self) -> None:

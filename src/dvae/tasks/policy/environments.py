@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from dvae.errors import UserError
+from dvae.errors import UserError, install_command
 from dvae.randomness import keyed_seed
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, A
             are not vectors, or its actions are not discrete.
     """
     if importlib.util.find_spec("gymnasium") is None:
-        raise UserError('task=policy: expected gymnasium, found none; pip install -e ".[policy]"')
+        raise UserError(f"task=policy: expected gymnasium, found none; {install_command('policy')}")
     import gymnasium
 
     # Check first, because `gymnasium.make` imports a module for a name with a colon.

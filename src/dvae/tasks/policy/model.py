@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dvae.distributions import categorical_entropy, log_softmax
 from dvae.layers import CategoricalLayer
+from dvae.networks.base import PreciseLinear
 
 __all__ = ["ActorCritic", "Transitions"]
 
@@ -38,7 +39,7 @@ def _mlp(inputs: int, hidden: list[int], outputs: int) -> nn.Sequential:
         for width, following in zip(widths, hidden, strict=False)
         for module in (nn.Linear(width, following), nn.ReLU())
     ]
-    return nn.Sequential(*body, nn.Linear(widths[-1], outputs))
+    return nn.Sequential(*body, PreciseLinear(widths[-1], outputs))
 
 
 class ActorCritic(nn.Module):

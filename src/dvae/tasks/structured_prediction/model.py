@@ -11,6 +11,7 @@ from dvae.estimators.base import CodeSample
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
 from dvae.models.bounds import importance_weighted_bound
+from dvae.networks.base import PreciseLinear
 
 __all__ = ["Prediction", "StochasticNetwork", "halves"]
 
@@ -76,7 +77,7 @@ class StochasticNetwork(nn.Module):
         self.layers = nn.ModuleList(layers)
         width = num_latents * num_categories
         inputs = [upper.numel(), *[width] * (len(layers) - 1)]
-        self.maps = nn.ModuleList(nn.Linear(size, width) for size in inputs)
+        self.maps = nn.ModuleList(PreciseLinear(size, width) for size in inputs)
         self.head = nn.Linear(width, bias.numel(), bias=False)
         self.register_buffer("pixel_mean", upper.clone())
         self.output_bias = nn.Parameter(bias)

@@ -87,3 +87,7 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
         """Adds β; see `RunConfig.schedules`."""
         return super().schedules(total_steps) | {"beta": self.objective.beta_schedule(total_steps)}
+
+    def remarks(self, total_steps: int) -> list[str]:
+        """Adds those on β; see `RunConfig.remarks`."""
+        return super().remarks(total_steps) + self.objective.remarks(total_steps)

@@ -1,11 +1,13 @@
 """Training and evaluation of a VAE with Lightning."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
@@ -18,8 +20,9 @@ from dvae.models.vae import VAE
 from dvae.options import MAX_ENUMERATION
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.schedules import Constant, Schedule
+from dvae.tasks.vae.inference import VAEInference
 from dvae.tasks.vae.pictures import reconstructions, samples
-from dvae.training.codes import CodeModule
+from dvae.training.images import ImageModule
 from dvae.training.pictures import usage_picture
 from dvae.training.settings import Evaluation, Training
 
@@ -31,16 +34,24 @@ _FULL = 0.97
 """Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
 _PICTURE_LOGITS = 2**26
 """Most logits of the images in the pictures."""
+_MAX_SCORED = 1024
+"""Most codes that are enumerated where each pair of image and code needs a score of its own."""
+_AT_ONCE = 100
+"""Images that are compared with others at once."""
+_HALF_WINDOW = 5
+"""Pixels by which SSIM's window of 11 × 11 exceeds an image."""
 
 
-class VAEModule(CodeModule):
+class VAEModule(VAEInference, ImageModule):
     """Minimises an objective; reports bounds of the discrete model.
 
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
     q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
-    bound), and in the test `nll_iw{m}` and, if the codes can be enumerated, `nll_exact`. The draws
-    for an image depend only on the seed and its index, so that evaluations are reproducible. β is a
-    function of the global step, too.
+    bound), and in the test `nll_iw{m}` and, if the codes can be enumerated, `nll_exact`. If images
+    are not binarized, `psnr` (in dB, from the mean squared error over the split) and `ssim` (the
+    mean over images) compare them with the likelihood's mean, given the same codes as in `elbo`.
+    The draws for an image depend only on the seed and its index, so that evaluations are
+    reproducible. β is a function of the global step, too.
 
     Args:
         vae: The model.
@@ -51,6 +62,11 @@ class VAEModule(CodeModule):
         config: See `TaskModule`.
     """
 
+    units: ClassVar[Mapping[str, str]] = {
+        **ImageModule.units,
+        "psnr": "dB",
+        "ssim": "at most 1",
+    }
     beta_now: Tensor
 
     def __init__(
@@ -66,10 +82,12 @@ class VAEModule(CodeModule):
         shared = vae.decoder.shared_codebook
         usage = CodeUsage(vae.num_latents, vae.num_categories, shared=shared)
         training_pass = None if objective is None else objective.training_pass
-        super().__init__(usage, training_pass, training, evaluation, config)
+        pixels = vae.pixel_mean.numel()
+        super().__init__(vae.likelihood, pixels, usage, training_pass, training, evaluation, config)
         self.vae = vae
         self.beta = beta or Constant(1.0)
         self.information = MutualInformation()
+        self.similarity = _similarity(vae.pixel_mean.shape)
         # A tensor, because a new number would recompile the training pass.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
         self._enumeration: Enumeration | None = None
@@ -82,12 +100,20 @@ class VAEModule(CodeModule):
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 
+    def on_validation_epoch_start(self) -> None:
+        """Resets the statistics."""
+        super().on_validation_epoch_start()
+        self.similarity.reset()
+
     def on_test_epoch_start(self) -> None:
         """Resets the statistics, and decodes all codes if they are few."""
         super().on_test_epoch_start()
+        self.similarity.reset()
         self.information.reset()
-        few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
-        self._enumeration = Enumeration.of(self.vae, self.device) if few else None
+        vae = self.vae
+        linear = vae.likelihood.linear_form(vae.output_bias.detach().unsqueeze(0)) is not None
+        few = vae.num_categories**vae.num_latents <= (MAX_ENUMERATION if linear else _MAX_SCORED)
+        self._enumeration = Enumeration.of(vae, self.device) if few else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the bounds of the discrete and the relaxed model."""
@@ -108,9 +134,15 @@ class VAEModule(CodeModule):
             likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
         self.log_means(likelihoods, options.split)
 
+    def on_validation_epoch_end(self) -> None:
+        """Logs statistics of the codes, and the similarity of reconstructions."""
+        super().on_validation_epoch_end()
+        self._log_similarity("val")
+
     def on_test_epoch_end(self) -> None:
-        """Logs statistics of the codes, and the mutual information of images and codes."""
+        """Adds the mutual information of images and codes to the statistics of validation."""
         super().on_test_epoch_end()
+        self._log_similarity(self.evaluation.split)
         information = self.information.compute()
         self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
@@ -136,7 +168,7 @@ class VAEModule(CodeModule):
                 f"the rate is {rate:.3f} nats: codes carry no information about images; a smaller "
                 "objective.beta, or objective.warmup, may help"
             )
-        elif rate > _FULL * ceiling and distortion > _FULL * self._mean_distortion(data):
+        elif rate > _FULL * ceiling and self._is_full(distortion, data):
             concerns["rate without information"] = (
                 f"the rate is {rate:.2f} of at most {ceiling:.2f} nats, but the distortion, "
                 f"{distortion:.2f}, is close to that of the mean image; another seed, a smaller "
@@ -144,13 +176,17 @@ class VAEModule(CodeModule):
             )
         return concerns
 
-    def _mean_distortion(self, data: ImageDataModule) -> float:
-        """Distortion if every validation image is decoded as the mean training image, in nats."""
+    def _is_full(self, distortion: float, data: ImageDataModule) -> bool:
+        """Whether the distortion is close to that of the mean training image, in nats."""
         if self._baseline is None:
-            likelihood, images = self.vae.likelihood, to_unit(data.images("val"))
+            likelihood, images = self.vae.likelihood, data.images("val")
             parameters = likelihood.start(data.pixel_mean().to(images.device))
-            self._baseline = -likelihood.log_prob(images, parameters).mean().item()
-        return self._baseline
+            parts = [
+                likelihood.log_prob(to_unit(part), parameters) for part in images.split(_AT_ONCE)
+            ]
+            self._baseline = -torch.cat(parts).mean().item()
+        # The distortion of a density may be negative.
+        return distortion > self._baseline - (1 - _FULL) * abs(self._baseline)
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
         vae = self.vae
@@ -159,12 +195,31 @@ class VAEModule(CodeModule):
         noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
         codes = (logits + noise).argmax(-1)
         z = one_hot(codes, vae.num_categories, logits.dtype)
-        distortion, rate = vae.distortion(batch.images, z), vae.rate(logits, z)
+        parameters, rate = vae.decode(z), vae.rate(logits, z)
+        distortion = -vae.likelihood.log_prob(batch.images, parameters)
         terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
         if vae.layer.estimator.uses_temperature:
             relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
             relaxed_distortion = vae.distortion(batch.images, relaxed)
             terms["relaxed_elbo"] = -(relaxed_distortion + vae.rate(logits, relaxed))
         self.usage.update(logits, codes)
+        if self.evaluation.shades:
+            means = vae.likelihood.mean(parameters)
+            for pair in zip(means.split(_AT_ONCE), batch.images.split(_AT_ONCE), strict=True):
+                self.similarity.update(*(images.float() for images in pair))
         self.log_means(terms, split)
         return logits, codes, streams
+
+    def _log_similarity(self, split: str) -> None:
+        if self.evaluation.shades:
+            values = self.similarity.compute()
+            self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+
+
+def _similarity(image_shape: Sequence[int]) -> MetricCollection:
+    """Similarity of images in [0, 1]: SSIM needs images larger than half its window."""
+    metrics: dict[str, Metric | MetricCollection] = {"psnr": PeakSignalNoiseRatio(data_range=1.0)}
+    if min(image_shape[1:]) > _HALF_WINDOW:
+        metrics["ssim"] = StructuralSimilarityIndexMeasure(data_range=1.0)
+    # The sums over a split would lose digits in single precision.
+    return MetricCollection(metrics, compute_groups=False).set_dtype(torch.float64)

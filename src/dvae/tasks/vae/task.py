@@ -51,7 +51,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
             objective=config.objective.build(),
             beta=config.objective.beta_schedule(total_steps),
             training=config.build_training(total_steps),
-            evaluation=Evaluation(num_samples=config.test_samples),
+            evaluation=Evaluation(num_samples=config.test_samples, shades=data.shades),
             config=config.model_dump(),
         )
 

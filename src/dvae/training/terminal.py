@@ -1,0 +1,36 @@
+"""Words about work in progress: redrawn in place on a terminal, otherwise line by line."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["has_terminal", "say", "status"]
+
+
+def has_terminal() -> bool:
+    """Whether output goes to a terminal that can redraw a line, not to a file, pipe or notebook."""
+    console = Console()
+    # Variables such as FORCE_COLOR make rich take any output for a terminal.
+    return console.is_interactive and console.file.isatty()
+
+
+def say(line: str) -> None:
+    """Prints a line at once. A reader that has closed the pipe, such as `head`, ends no run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows what a command is doing now."""
+    if has_terminal():
+        with Console().status("") as shown:
+            yield lambda line: shown.update(escape(line))
+    else:
+        yield say

@@ -1,0 +1,107 @@
+"""Logits of −inf mask categories, in every estimator; other bad logits do not pass silently."""
+
+import math
+
+import pytest
+import torch
+
+from dvae import CategoricalLayer
+from dvae.distributions import gumbel_noise
+from dvae.estimators import ESTIMATORS
+
+INF = math.inf
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(params=sorted(ESTIMATORS))
+def estimator(request):
+    return ESTIMATORS[request.param]().build()
+
+
+@pytest.fixture(params=[name for name, options in ESTIMATORS.items() if not options.enumerates])
+def drawing(request):
+    return ESTIMATORS[request.param]().build()
+
+
+def _one_left(k):
+    return torch.arange(k) != k - 1
+
+
+MASKS = {
+    "one category": lambda k: torch.arange(k) == 2,
+    "the first and the last": lambda k: (torch.arange(k) % (k - 1)) == 0,
+    "all but one": _one_left,
+    "another for each latent": lambda k: torch.stack([_one_left(k), torch.arange(k) < k // 2]),
+}
+
+
+def _cost(sample):
+    """A cost of each draw, quadratic in z."""
+    weights = torch.arange(sample.z.shape[-1], dtype=torch.float32) + 1
+    return (sample.z.float() * weights).sum((-2, -1)) ** 2
+
+
+# torch's softmax is used for 20 categories, the project's own for 5.
+@pytest.mark.parametrize("k", [5, 20])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masked_categories_are_never_drawn_and_get_no_gradient(estimator, k, mask, dtype):
+    mask = MASKS[mask](k).expand(30, 2, k)
+    logits = torch.randn(30, 2, k, dtype=dtype).masked_fill(mask, -INF).requires_grad_()
+    sample = estimator.sample(logits, 0.3)
+    assert sample.z.isfinite().all()
+    masked = (sample.z * mask).sum((-2, -1))
+    assert estimator.expected(masked, sample) == 0
+    estimator.surrogate(_cost(sample), sample).backward()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[mask] == 0).all()
+    # A latent with one category left has no gradient either.
+    choice = (~mask).sum(-1) > 1
+    assert (logits.grad[choice].abs().sum() > 0) == choice.any()
+    layer = CategoricalLayer(0.3, estimator).eval()
+    assert (layer(logits) * mask).sum() == 0
+
+
+@pytest.mark.parametrize("k", [6, 24])
+def test_a_masked_category_is_like_one_that_does_not_exist(estimator, k):
+    """The same noise gives the same codes and gradients as with the masked categories removed."""
+    estimator = estimator.eval()
+    theta = torch.randn(7, 2, k, dtype=torch.float64)
+    noise = gumbel_noise(estimator.noise_shape((7, 2, k)), dtype=torch.float64)
+    theta[..., k // 2 :] = -INF
+
+    def pass_through(logits, noise):
+        logits = logits.requires_grad_()
+        sample = estimator.sample(logits, 0.6, noise=noise)
+        loss = estimator.surrogate(_cost(sample).double(), sample)
+        return loss, torch.autograd.grad(loss, logits)[0]
+
+    masked, removed = (
+        pass_through(theta[..., :kept].clone(), noise[..., :kept]) for kept in (k, k // 2)
+    )
+    assert torch.allclose(masked[0], removed[0])
+    assert torch.allclose(masked[1][..., : k // 2], removed[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-INF, INF, math.nan])
+def test_logits_without_a_distribution_do_not_pass_silently(estimator, value):
+    """A latent with NaN or +inf, or −inf throughout, gives NaN, and others are as before."""
+    logits = torch.randn(6, 2, 5)
+    logits[2, 1, slice(None) if value == -INF else 3] = value
+    sample = estimator.sample(logits, 0.5)
+    assert estimator.surrogate(_cost(sample), sample).isnan()
+    layer = CategoricalLayer(0.5, estimator).eval()
+    z = layer(logits)
+    assert z[2, 1].isnan().all()
+    z[2, 1] = 0
+    assert z.sum() == 11
+
+
+@pytest.mark.parametrize("value", [-INF, INF, math.nan])
+def test_only_the_codes_of_bad_logits_are_nan(drawing, value):
+    logits = torch.randn(6, 2, 5)
+    logits[2, 1, slice(None) if value == -INF else 3] = value
+    z = drawing.sample(logits, 0.5).z
+    bad = z.isnan().any(-1)
+    assert bad[..., 2, 1].all()
+    assert bad.sum() == bad[..., 2, 1].numel()
