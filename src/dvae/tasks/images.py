@@ -14,7 +14,7 @@ from dvae.likelihoods import AnyLikelihood
 from dvae.likelihoods.bernoulli_options import BernoulliOptions
 from dvae.options import Size, parse
 from dvae.tasks.base import Module, Task
-from dvae.tasks.options import EvaluateConfig, FromCheckpointConfig
+from dvae.tasks.options import EncodeConfig, EvaluateConfig, FromCheckpointConfig
 from dvae.training.config import RunConfig, StoredConfig
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
                 likelihood describes.
         """
         changed = config.data.model_dump(exclude_none=True)
-        if isinstance(config, EvaluateConfig):
+        if isinstance(config, EvaluateConfig | EncodeConfig):
             changed["eval_batch_size"] = config.batch_size or _EVAL_BATCH_SIZE
         values = stored.data.model_dump() | changed
         kind, shape = self.check_source(values["name"], stored), stored.data.image_shape

@@ -46,6 +46,10 @@ class Source(ABC):
     def read(self, train: bool) -> Tensor:
         """Reads the training or the test images, uint8 (M, C, any height, any width)."""
 
+    def names(self, split: str) -> list[str] | None:
+        """Names of the files of a split ("train", "val" or "test"), if each image has its own."""
+        return None
+
     def read_labels(self, train: bool) -> Tensor:
         """Reads the class of each image, int64 in 0 … `num_classes` − 1, (M,).
 

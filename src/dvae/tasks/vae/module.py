@@ -23,7 +23,7 @@ from dvae.schedules import Constant, Schedule
 from dvae.tasks.vae.inference import VAEInference
 from dvae.tasks.vae.pictures import reconstructions, samples
 from dvae.training.images import ImageModule
-from dvae.training.pictures import usage_heatmap
+from dvae.training.pictures import usage_picture
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["VAEModule"]
@@ -32,6 +32,8 @@ _COLLAPSED = 0.1
 """A rate below this, in nats, counts as a collapsed posterior."""
 _FULL = 0.97
 """Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
+_PICTURE_LOGITS = 2**26
+"""Most logits of the images in the pictures."""
 _MAX_SCORED = 1024
 """Most codes that are enumerated where each pair of image and code needs a score of its own."""
 _AT_ONCE = 100
@@ -77,7 +79,8 @@ class VAEModule(VAEInference, ImageModule):
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        usage = CodeUsage(vae.num_latents, vae.num_categories)
+        shared = vae.decoder.shared_codebook
+        usage = CodeUsage(vae.num_latents, vae.num_categories, shared=shared)
         training_pass = None if objective is None else objective.training_pass
         pixels = vae.pixel_mean.numel()
         super().__init__(vae.likelihood, pixels, usage, training_pass, training, evaluation, config)
@@ -145,12 +148,14 @@ class VAEModule(VAEInference, ImageModule):
 
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and code usage in the last evaluation."""
-        images = to_unit(data.images(split)[:64].to(self.device))
+        # Fewer with large codebooks, whose logits take much memory.
+        count = max(8, min(64, _PICTURE_LOGITS // (self.vae.num_latents * self.vae.num_categories)))
+        images = to_unit(data.images(split)[:count].to(self.device))
         generator = keyed_generator("pictures", seed, device=self.device)
         return {
             "reconstructions": reconstructions(self.vae, images, generator)[0],
             "samples": samples(self.vae, 64, generator)[0],
-            "code_usage": usage_heatmap(self.usage.usage()),
+            "code_usage": usage_picture(self.usage.usage(), self.usage.categories()),
         }
 
     def concerns(self, metrics: Mapping[str, float], data: ImageDataModule) -> dict[str, str]:
