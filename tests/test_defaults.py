@@ -14,7 +14,7 @@ from dvae.models import OBJECTIVES
 from dvae.networks import NETWORKS
 from dvae.priors import PRIORS
 from dvae.tasks import TASKS, find_task
-from dvae.tasks.options import DataOverride, EvaluateConfig, SampleConfig
+from dvae.tasks.options import DataOverride, EncodeConfig, EvaluateConfig, SampleConfig
 from dvae.tasks.policy.config import ActorCriticOptions, EpisodeOptions
 from dvae.tasks.semi_supervised.config import ClassStyleOptions, LabelsOptions
 from dvae.tasks.structured_prediction.config import (
@@ -102,6 +102,7 @@ def _fields(schema, exclude=()):
         ("train", RunConfig, ["paths.output_dir=x"]),
         ("evaluate", EvaluateConfig, ["checkpoint=x"]),
         ("sample", SampleConfig, ["checkpoint=x"]),
+        ("encode", EncodeConfig, ["checkpoint=x"]),
         ("gradients", GradientsConfig, ["paths.output_dir=x"]),
         ("benchmark", BenchmarkConfig, ["paths.output_dir=x"]),
     ],

@@ -108,8 +108,10 @@ shared = ["hydra.searchpath=[file://my_extension/configs]", "paths.output_dir=ru
 results = {}
 for command in commands:
     check(RunConfig, compose("train", [*shared, *command]))
+# Coloured images need a likelihood of 8-bit pixels, and this one images that are not binarized.
+beside = {"data": ["likelihood=logistic"], "likelihood": ["data.binarization=none"]}
 for group, name in added.items():
-    values = compose("train", [*shared, f"{group}={name}"])
+    values = compose("train", [*shared, f"{group}={name}", *beside.get(group, [])])
     config = check(RunConfig, values)
     if group == "task":
         own = {"drop": type(config).model_fields["drop"].default}
@@ -271,12 +273,20 @@ def test_checkpoints_are_refused_in_one_line_without_the_extension(runs):
 def example(folder):
     """Loads the module of an example by itself: nothing of it stays where others would find it."""
 
-    def load(name: str):
-        path = folder / "my_extension" / "dvae" / name
-        spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    def execute(name: str, path: Path, patch: pytest.MonkeyPatch):
+        spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         return module
+
+    def load(name: str):
+        path = folder / "my_extension" / "dvae" / name
+        options = path.with_name(f"{path.stem}_options.py")
+        package = ".".join(["dvae", *Path(name).parent.parts])
+        with pytest.MonkeyPatch.context() as patch:
+            execute(f"{package}.{options.stem}", options, patch)
+            return execute(f"example_{path.stem}", path, patch)
 
     return load
 

@@ -173,6 +173,9 @@ CONTENTS = {
     "newer version": ("format", 10**6),
     "version as text": ("format", "1"),
     "no weights": ("state_dict", {}),
+    "trained weights as list": ("trained_weights", []),
+    "trained weight that is text": ("trained_weights", {"vae.output_bias": "0"}),
+    "nan trained weight": ("trained_weights", {"vae.output_bias": torch.full((1,), torch.nan)}),
     "weights as list": ("state_dict", []),
     "text as weight": ("state_dict/vae.output_bias", "0"),
     "number as weight": ("state_dict/vae.output_bias", 0.0),
@@ -215,6 +218,8 @@ RESUMED = {
     "optimizer as text": ("optimizer_states", "adam"),
     "schedulers": ("lr_schedulers", [{"_target_": "os.system"}]),
     "callbacks as list": ("callbacks", []),
+    "trained weight of another shape": ("trained_weights", {"vae.output_bias": torch.zeros(3)}),
+    "trained weight of another name": ("trained_weights", {"vae.extra": torch.zeros(3)}),
 }
 
 

@@ -90,6 +90,15 @@ def test_the_wheel_holds_all_that_a_run_needs(wheel):
     assert {"dvae/py.typed", "dvae/data/mnist/train-images-idx3-ubyte.gz"} <= names
 
 
+# Commands one after another in one process, to import once.
+COMMANDS = """
+import json, sys
+from dvae.console import main
+for sys.argv in json.loads(sys.argv[1]):
+    main()
+"""
+
+
 def test_a_run_from_another_folder(programs, elsewhere):
     """Trains two steps, evaluates and samples; all that is written is in this folder."""
     dvae = programs / "dvae"
@@ -101,10 +110,12 @@ def test_a_run_from_another_folder(programs, elsewhere):
     assert environment["command"] == shlex.join(["dvae", "train", *SMALL])
     assert environment["packages"]["dvae"] == __version__
     checkpoint = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
-    quick = ["split=val", "num_samples=0", "device=cpu"]
-    _run(dvae, "evaluate", checkpoint, *quick, folder=elsewhere)
+    commands = [
+        ["dvae", "evaluate", checkpoint, "split=val", "num_samples=0", "device=cpu"],
+        ["dvae", "sample", checkpoint, "num_images=4", "device=cpu"],
+    ]
+    _run(programs / "python", "-c", COMMANDS, json.dumps(commands), folder=elsewhere)
     assert json.loads((run / "checkpoints" / "best.val.json").read_text())["metrics"]["val/elbo"]
-    _run(dvae, "sample", checkpoint, "num_images=4", folder=elsewhere)
     assert (run / "samples" / "prior.png").stat().st_size > 0
     assert {path.name for path in elsewhere.iterdir()} == {"outputs"}
 

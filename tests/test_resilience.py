@@ -201,19 +201,6 @@ def test_a_bad_trial_is_pruned():
         report(study.ask(), -150.0)
 
 
-def test_parallel_jobs_share_the_cores():
-    pytest.importorskip("joblib")
-    code = """
-import os, joblib
-jobs = joblib.Parallel(n_jobs=2, backend="loky")(
-    joblib.delayed(os.getenv)("OMP_NUM_THREADS") for _ in range(2)
-)
-assert jobs == [str(max(1, joblib.cpu_count() // 2))] * 2, jobs
-"""
-    env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
-
-
 @pytest.mark.ray
 def test_ray_runs_a_sweep(start, tmp_path):
     arguments = [

@@ -34,7 +34,6 @@ __all__ = [
     "working_dtype",
 ]
 
-
 _VECTOR = {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 16)
 """Numbers in float32 that a CPU computes with at once."""
 
@@ -45,10 +44,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """log softmax(logits) over the last axis, (..., K) → (..., K).
-
-    On a CPU, torch's own function is slow for rows that do not fill a vector.
-    """
+    """log softmax(logits), (..., K) → (..., K); torch's own is slow for short rows on a CPU."""
     if logits.is_cuda or logits.shape[-1] >= _VECTOR:
         return logits.log_softmax(-1)
     return logits - logits.logsumexp(-1, keepdim=True)
@@ -198,8 +194,7 @@ def all_codes(
 def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
     """Draws codes from softmax(logits) by inverting the cumulative distribution.
 
-    Takes one uniform number per code, where the Gumbel-max trick takes K. Meant for evaluation,
-    which draws many codes and needs no gradient.
+    Takes one uniform number per code, where the Gumbel-max trick takes K. Has no gradient.
 
     Args:
         logits: Unnormalised log-probabilities, (..., K).
@@ -211,8 +206,13 @@ def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
     p = softmax(logits.to(working_dtype(logits.dtype)))
     # A category of probability 0 gets exactly the sum before it, however a GPU rounds the sums.
     cumulative = torch.where(p > 0, p.cumsum(-1), 0).cummax(-1).values
-    # Only the first K − 1 sums are compared, so that rounding of the total cannot give the code K.
-    return (uniform.unsqueeze(-1) >= cumulative[..., :-1] / cumulative[..., -1:]).sum(-1)
+    # Only the first K − 1 sums are searched, so that rounding of the total cannot give the code K.
+    bounds = cumulative[..., :-1] / cumulative[..., -1:]
+    numbers, _ = torch.broadcast_tensors(uniform.to(bounds.dtype), bounds[..., 0])
+    rows = numbers.shape[numbers.ndim + 1 - bounds.ndim :]
+    own = numbers.reshape(-1, *rows).movedim(0, -1).contiguous()
+    codes = torch.searchsorted(bounds.expand(*rows, -1).contiguous(), own, right=True)
+    return codes.movedim(-1, 0).reshape(numbers.shape)
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:
@@ -230,16 +230,15 @@ def categorical_kl(logits: Tensor, prior_logits: Tensor) -> Tensor:
 
     Returns:
         The divergence in nats, (...): at least 0, and at most ln K for a uniform p. Value and
-        gradient are finite for all finite logits, and if logits of q are −inf. If only those of p
-        are, the divergence is infinite.
+        gradient are finite for all logits that are finite or −inf. If p_k = 0 < q_k, the divergence
+        is infinite, for which q_k times the largest number of the dtype stands here.
     """
     log_q = log_softmax(logits)
-    kl = (log_q.exp() * log_ratio(log_q, log_softmax(prior_logits))).sum(-1)
-    return torch.where(kl > 1e30, math.inf, kl)
+    return (log_q.exp() * log_ratio(log_q, log_softmax(prior_logits))).sum(-1)
 
 
 def log_ratio(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """log q_k − log p_k, to be multiplied by q_k or z_k: 0 where q_k = 0, and finite if p_k = 0."""
+    """log q_k − log p_k, to be multiplied by q_k or z_k: 0 if q_k = 0, and finite if p_k = 0."""
     return without_infinity(log_q - log_p.clamp_min(torch.finfo(log_p.dtype).min))
 
 

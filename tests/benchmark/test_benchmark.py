@@ -5,6 +5,7 @@ from multiprocessing.context import SpawnProcess
 import pytest
 import torch
 
+from dvae.benchmark import cases as cases_of
 from dvae.benchmark.baselines import BASELINES, floor
 from dvae.benchmark.cases import benchmark
 from dvae.benchmark.options import BenchmarkConfig
@@ -29,6 +30,7 @@ def config_of(tmp_path, data_dir, *overrides: str) -> BenchmarkConfig:
 
 def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir, capsys, monkeypatch):
     ends = []
+    monkeypatch.setattr(cases_of, "_PATIENCE", 200.0)
     monkeypatch.setattr(SpawnProcess, "kill", lambda process: ends.append(process.exitcode))
     cases = ["train model.hidden=[8]", "train model.hidden=[1024,1024] data.batch_size=512"]
     options = [

@@ -25,7 +25,11 @@ COMPANIONS = {
         "data.channels=1",
     ],
     "data=episodes": ["task=policy"],
-    "data=folder": ["data.root=pictures"],
+    "data=folder": ["data.root=pictures", "likelihood=discretized_logistic"],
+    **{
+        f"data={name}": ["likelihood=discretized_logistic"]
+        for name in ("celeba", "cifar10", "cifar100", "svhn")
+    },
     "data=labelled_mnist": ["task=semi_supervised"],
     "model=actor_critic": ["task=policy"],
     "model=class_style": ["task=semi_supervised"],

@@ -49,6 +49,8 @@ MISTAKES = [
         "checkpoint: expected a file, found nothing at none",
     ),
     ("evaluate", ["splti=val"], "splti: no such key; did you mean split?"),
+    ("encode", [], "checkpoint: expected a value, found none; give checkpoint=…"),
+    ("encode", ["checkpoint=x", "codes=arg"], "codes: expected one of 'argmax' or 'sample', found"),
     ("sample", ["checkpoint=none.ckpt"], "checkpoint: expected a file, found nothing at none"),
     ("sample", ["what=digits"], "checkpoint: expected a value, found none"),
     ("schedule", ["temperature=cosin"], "found 'cosin'; did you mean cosine?"),
@@ -105,7 +107,7 @@ def test_help_lists_the_groups():
     text = _run("train", "--help").stdout
     for line in (
         "estimator: exact, gapped_st, gumbel_rao",
-        "model: actor_critic, class_style, conv, mlp",
+        "model: actor_critic, class_style, conv, mlp, resnet, stochastic",
         "seed: 0",
     ):
         assert line in text

@@ -1,6 +1,6 @@
 """The command `dvae`."""
 
-import json
+import ast
 import subprocess
 import sys
 
@@ -68,17 +68,15 @@ def test_mistakes_of_a_command_end_in_one_line():
     assert result.stderr == "error: optimizer.lrr: no such key; did you mean optimizer.lr?\n"
 
 
-def test_processes_of_one_run_start_the_command_again(tmp_path, data_dir):
-    """Lightning starts the second process by the first one's arguments."""
-    result = _run(
-        "train",
-        "debug=fast",
-        "model.hidden=[8]",
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
-        "trainer.progress_bar=false",
-        f"paths.data_dir={data_dir}",
-        f"hydra.run.dir={tmp_path}",
+def test_processes_of_one_run_start_the_command_again():
+    """Lightning starts further processes as `python`, with what sys.argv then holds."""
+    code = f"{MAIN.partition(';')[0]}; import sys; main(); print(sys.argv)"
+    options = ["estimator=reinmax", "--cfg", "job", "-p", "estimator"]
+    first = subprocess.run(
+        [sys.executable, "-c", code, "train", *options], capture_output=True, text=True, check=True
     )
-    assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+    text, _, arguments = first.stdout.rstrip().rpartition("\n")
+    again = [sys.executable, *ast.literal_eval(arguments)]
+    result = subprocess.run(again, capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip() == text.rstrip()
+    assert "name: reinmax" in text

@@ -169,7 +169,9 @@ def test_a_checkpoint_holds_the_shape(tmp_path):
     """The files may be gone when a checkpoint is read."""
     paths = _save(tmp_path, train=_images(4, 8, 12, 3), test=_images(3, 8, 12, 3))
     given = [f"data.{split}={path}" for split, path in paths.items()]
-    composed = compose("train", ["data=arrays", *given, "paths.output_dir=run"])
+    composed = compose(
+        "train", ["data=arrays", *given, "likelihood=discretized_logistic", "paths.output_dir=run"]
+    )
     stored = check(RunConfig, composed).model_dump()
     assert stored["data"]["size"] == [8, 12]
     assert stored["data"]["channels"] == 3

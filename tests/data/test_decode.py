@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from dvae.data.decode import Decoder
+from dvae.errors import UserError
+from dvae.tasks.vae.inputs import read_images
 
 # As exact as a format can be.
 OPTIONS = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
@@ -200,3 +202,13 @@ def test_floating_point_numbers_are_refused(tmp_path):
     Image.fromarray(np.ones((8, 8), np.float32)).save(path)
     with pytest.raises(ValueError, match="expected 8 or 16 bits for a pixel"):
         _read(path)
+
+
+def test_images_of_ones_own_are_read_like_a_folder(tmp_path):
+    path = tmp_path / "image.png"
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(path)
+    decoder = Decoder((3, 4, 4), "crop", BLUE)
+    assert read_images([path], decoder)[0, :, 0, 0].tolist() == list(BLUE)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="images: expected image files, found another: .*image.png"):
+        read_images([path], decoder)

@@ -90,7 +90,7 @@ def test_files_are_found_at_any_depth_and_under_any_name(tmp_path):
     module = _module(root, tmp_path / "data", validation=0.3, testing=0.3)
     found = {}
     for split in ("train", "val", "test"):
-        names = module.names(split)
+        names = module.source.names(split)
         found |= dict(zip(names, _values(module.images(split)), strict=True))
     assert found == {name: number for number, name in enumerate(NAMES)}
 
@@ -102,13 +102,13 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (root / "one.png").symlink_to(tmp_path / "elsewhere" / "3.png")
     module = _module(root, tmp_path / "data")
-    names = [name for split in ("train", "val", "test") for name in module.names(split)]
+    names = [name for split in ("train", "val", "test") for name in module.source.names(split)]
     assert sorted(names) == sorted(["one.png", *(f"link/{i}.png" for i in range(20))])
 
 
 def _splits(root, data_dir, **shares):
     module = _module(root, data_dir, **shares)
-    return {split: set(module.names(split)) for split in ("train", "val", "test")}
+    return {split: set(module.source.names(split)) for split in ("train", "val", "test")}
 
 
 def test_adding_files_moves_none(tmp_path):
@@ -486,7 +486,13 @@ def test_any_path_can_be_given(name):
 
 
 def test_options_are_checked(tmp_path):
-    own = ["data=folder", "data.root=pictures", "paths.output_dir=run", "paths.data_dir=data"]
+    own = [
+        "data=folder",
+        "data.root=pictures",
+        "likelihood=discretized_logistic",
+        "paths.output_dir=run",
+        "paths.data_dir=data",
+    ]
     for wrong, message in {
         "data.background=blurple": "data.background: expected a colour, such as white or '#ffffff'",
         "data.fit=zoom": "data.fit: expected one of 'crop', 'pad' or 'stretch', found 'zoom'",

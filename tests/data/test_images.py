@@ -189,7 +189,7 @@ def test_celeba_is_split_as_published(tmp_path):
     found = {
         split: {
             name: int(image[2].float().mean().round())
-            for name, image in zip(module.names(split), module.images(split), strict=True)
+            for name, image in zip(module.source.names(split), module.images(split), strict=True)
         }
         for split in ("train", "val", "test")
     }

@@ -8,6 +8,8 @@ import torch
 from dvae import CategoricalLayer
 from dvae.distributions import gumbel_noise
 from dvae.estimators import ESTIMATORS
+from dvae.estimators.base import StraightThroughEstimator
+from dvae.estimators.straight_through_options import StraightThroughOptions
 
 INF = math.inf
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -81,6 +83,37 @@ def test_a_masked_category_is_like_one_that_does_not_exist(estimator, k):
     )
     assert torch.allclose(masked[0], removed[0])
     assert torch.allclose(masked[1][..., : k // 2], removed[1], atol=1e-12)
+
+
+def test_a_learned_temperature_gets_a_finite_gradient(estimator):
+    layer = CategoricalLayer(0.5, estimator)
+    layer.temperature = torch.nn.Parameter(torch.tensor(0.5))
+    logits = torch.randn(6, 2, 5)
+    logits[..., 1] = -INF
+    sample = layer.sample(logits.requires_grad_())
+    estimator.surrogate(_cost(sample), sample).backward()
+    gradient = layer.temperature.grad
+    assert gradient is None or gradient.isfinite()
+    assert (logits.grad[..., 1] == 0).all()
+
+
+class _Linear(StraightThroughEstimator):
+    """An estimator of one's own, whose gradient is a multiple of that of z."""
+
+    options = StraightThroughOptions
+
+    def _relax(self, logits, perturbed, hard, temperature):
+        return 2 * logits
+
+
+def test_an_estimator_of_ones_own_needs_no_care_for_masks():
+    logits = torch.randn(6, 2, 5)
+    logits[..., 1] = -INF
+    z = CategoricalLayer(1.0, _Linear())(logits.requires_grad_())
+    weights = torch.arange(5.0)
+    (z * weights).sum().backward()
+    assert torch.equal(z.sum(-1), torch.ones(6, 2))
+    assert torch.equal(logits.grad, (2 * weights * (weights != 1)).expand(6, 2, 5))
 
 
 @pytest.mark.parametrize("value", [-INF, INF, math.nan])

@@ -8,7 +8,9 @@ import torch
 
 from dvae.distributions import all_codes, sample_categorical
 from dvae.models.bounds import (
+    MAX_DECODES,
     Enumeration,
+    decodes_at_once,
     exact_log_likelihood,
     importance_weighted_bound,
     log_importance_weights,
@@ -149,3 +151,10 @@ def test_too_many_codes_are_refused():
 
 def test_constant_weights_give_their_value():
     assert torch.allclose(importance_weighted_bound(torch.full((7, 2), -3.0)), torch.tensor(-3.0))
+
+
+def test_fewer_codes_are_decoded_at_once_if_they_have_many_parameters():
+    assert decodes_at_once(784) == MAX_DECODES
+    assert decodes_at_once(784, 7) == 7
+    assert decodes_at_once(10 * 3 * 10 * 32 * 32) * 10 * 3 * 10 * 32 * 32 <= 2**22
+    assert decodes_at_once(2**40) == 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dvae.distributions import all_codes
+from dvae.models import usage as usage_module
 from dvae.models.usage import CodeUsage, MutualInformation
 
 
@@ -68,6 +69,66 @@ def test_mutual_information_is_rate_minus_divergence_of_the_aggregate(draws):
     assert abs(estimates.mean() - exact) < 4 * error
     assert (estimates <= math.log(50) + 1e-6).all()
     assert abs(rate - exact) > 10 * error, "control: the rate is another value"
+
+
+def test_dead_categories_of_each_latent_and_of_a_shared_codebook():
+    """Latent 0 uses categories 0 and 1, latent 1 uses 1 and 2; category 3 is dead."""
+    codes = torch.tensor([[0, 1], [1, 2]]).repeat(5, 1)
+    apart, shared = CodeUsage(2, 4), CodeUsage(2, 4, shared=True)
+    for usage in (apart, shared):
+        usage.update(torch.zeros(10, 2, 4), codes)
+    assert apart.compute()["dead_categories"] == 50
+    assert shared.compute()["dead_categories"] == 25
+    assert shared.categories().tolist() == [[0.25, 0.5, 0.25, 0.0]]
+    entropy = -(0.5 * math.log(0.25) + 0.5 * math.log(0.5))
+    assert shared.compute()["codebook_perplexity"].item() == pytest.approx(math.exp(entropy))
+    assert "codebook_perplexity" not in apart.compute()
+
+
+def _information(logits, codes, size=7):
+    information = MutualInformation()
+    for batch in zip(logits.split(size), codes.split(size), strict=True):
+        information.update(*batch)
+    return information
+
+
+@pytest.mark.parametrize("scale", [0.0, 8.0])
+def test_improbable_categories_are_summed_up(monkeypatch, scale):
+    """With 20 of 100 categories stored: uniform and almost certain codes lose nothing."""
+    torch.manual_seed(0)
+    logits = scale * torch.randn(60, 3, 100)
+    codes = torch.distributions.Categorical(logits=logits).sample()
+    monkeypatch.setattr(usage_module, "_KEPT", 1000)
+    whole = _information(logits, codes)
+    monkeypatch.setattr(usage_module, "_KEPT", 20)
+    parts = _information(logits, codes)
+    assert parts.log_probs[0].shape[-1] == 20
+    assert torch.allclose(parts.compute(), whole.compute(), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_every_second_image_is_left_out_until_the_rest_fits(monkeypatch, size):
+    torch.manual_seed(0)
+    logits = torch.randn(60, 3, 4)
+    codes = torch.distributions.Categorical(logits=logits).sample()
+    monkeypatch.setattr(usage_module, "_MAX_BYTES", 16 * 3 * 4 * 4)
+    found = _information(logits, codes, size)
+    assert sum(map(len, found.codes)) == 15
+    monkeypatch.undo()
+    assert torch.equal(found.compute(), _information(logits[::4], codes[::4]).compute())
+
+
+def test_large_codebooks_take_little_memory():
+    """1,024 latents of 8,192 categories: 33 MB an image for the logits, 0.4 MB for what stays."""
+    logits = torch.randn(2, 1024, 8192)
+    codes = logits.argmax(-1)
+    usage, information = CodeUsage(1024, 8192, shared=True), MutualInformation()
+    usage.update(logits, codes)
+    information.update(logits, codes)
+    stored = [t for name in ("log_probs", "indices", "rest") for t in getattr(information, name)]
+    assert sum(tensor.nbytes for tensor in stored) < 2 * 2**19
+    assert information.compute().item() == pytest.approx(math.log(2), abs=1e-6)
+    assert usage.compute()["codebook_perplexity"] > 1000
 
 
 def test_masked_categories_leave_all_statistics_finite():

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import one_hot, pad
 
-from dvae.errors import UserError
 from dvae.networks import NETWORKS
 
-SHAPES = [(1, 28, 28), (3, 32, 32), (1, 20, 36)]
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 20, 36), (3, 15, 22)]
 
 
 @pytest.fixture(params=sorted(NETWORKS))
@@ -125,12 +125,62 @@ def test_decoder_in_evaluation_mode(options, image_shape, decoder):
     _assert_batch_independent(decoder, _codes(options, image_shape, 5))
 
 
-@pytest.mark.parametrize("image_shape", [(1, 30, 28), (1, 28, 30)], ids=str)
-def test_conv_refuses_sides_that_are_not_multiples_of_4(image_shape):
-    _, height, width = image_shape
-    message = f"data.size: expected multiples of 4, .* found {height} × {width} pixels"
-    with pytest.raises(UserError, match=message):
-        NETWORKS["conv"]().check_images(image_shape)
+def test_codes_and_one_hot_vectors_give_the_same_parameters(options, image_shape, decoder):
+    num_latents, num_categories = math.prod(options.grid(image_shape)), options.num_categories
+    codes = torch.randint(num_categories, (2, 5, num_latents))
+    z = one_hot(codes, num_categories).float()
+    decoder.eval()
+    found = decoder.decode_codes(codes, num_categories, z.dtype)
+    assert torch.allclose(decoder(z), found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_images_of_any_size_are_padded_inside_and_cropped(name):
+    """Like images of the next size that the network divides into patches."""
+    options, shape, whole = NETWORKS[name](), (3, 15, 22), (3, 16, 24)
+    assert options.grid(shape) == options.grid(whole)
+    encoder, decoder = options.build_encoder(shape).eval(), options.build_decoder(shape, 2).eval()
+    larger, taller = options.build_encoder(whole).eval(), options.build_decoder(whole, 2).eval()
+    larger.load_state_dict(encoder.state_dict())
+    taller.load_state_dict(decoder.state_dict())
+    images, z = _images(shape), _codes(options, shape, 5)
+    repeated = pad(images, (0, 2, 0, 1), mode="replicate")
+    assert torch.equal(encoder(images), larger(repeated))
+    assert torch.equal(decoder(z), taller(z)[..., :15, :22])
+
+
+@pytest.mark.parametrize(
+    ("downsample", "image_shape", "grid"),
+    [(2, (1, 28, 28), (14, 14)), (4, (3, 32, 48), (8, 12)), (8, (3, 33, 20), (5, 3))],
+)
+def test_a_residual_network_has_a_code_for_each_patch(downsample, image_shape, grid):
+    options = NETWORKS["resnet"](downsample=downsample, num_categories=7, channels=6, blocks=1)
+    assert options.grid(image_shape) == grid
+    logits = options.build_encoder(image_shape)(_images(image_shape))
+    assert logits.shape == (5, math.prod(grid), 7)
+
+
+def test_the_codes_of_a_residual_network_stand_where_their_patches_are():
+    """A change of a patch reaches 2 codes in each direction, and one of a code 3 patches."""
+    torch.manual_seed(0)
+    shape, (row, column) = (3, 64, 72), (2, 5)
+    options = NETWORKS["resnet"](
+        downsample=8, num_categories=16, channels=16, blocks=1, activation="tanh"
+    )
+
+    def box(change):
+        rows, columns = (change > 1e-9).nonzero().T
+        return rows.min(), rows.max(), columns.min(), columns.max()
+
+    images = torch.zeros(2, *shape)
+    images[1, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 1
+    logits = options.build_encoder(shape)(images).unflatten(1, options.grid(shape))
+    assert box((logits[1] - logits[0]).abs().sum(-1)) == (0, 4, 3, 7)
+    codes = torch.zeros(2, 8 * 9, dtype=torch.int64)
+    codes[1, row * 9 + column] = 1
+    parameters = options.build_decoder(shape, 3).decode_codes(codes, 16, torch.float32)
+    change = (parameters[1] - parameters[0]).abs().sum(0)
+    assert box(change.unflatten(0, (8, 8)).unflatten(2, (9, 8)).sum((1, 3))) == (0, 5, 2, 8)
 
 
 def test_gradients_of_logits_sum_to_zero_over_categories_in_half_precision(encoder, image_shape):

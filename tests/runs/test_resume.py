@@ -45,6 +45,7 @@ KINDS = {
     "reinforce": ["estimator=reinforce", "temperature=none", "model.hidden=[16]"],
     "momentum": ["optimizer=sgd", "objective=vimco", "data.binarization=fixed", "prior=learned"],
     "sparse": ["model.hidden=[16]", "trainer.validate_every=3", "precision=bf16"],
+    "averaged": ["trainer.average=0.9", "model.hidden=[16]"],
     "early": ["model.hidden=[16]", "callbacks.early_stopping=1", "optimizer.lr=0.3"],
 }
 
@@ -77,9 +78,8 @@ def _final_state(folder):
         torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         for name in ("last", "best")
     )
-    states = [
-        {k: c[k] for k in ("state_dict", "optimizer_states", "callbacks")} for c in (last, best)
-    ]
+    keys = ("state_dict", "trained_weights", "optimizer_states", "callbacks")
+    states = [{key: c[key] for key in keys if key in c} for c in (last, best)]
     metrics = json.loads((folder / "metrics.json").read_text())
     return {**dict(tree_flatten_with_path(states)[0]), **metrics, "steps": last["global_step"]}
 

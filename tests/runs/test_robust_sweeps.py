@@ -151,11 +151,12 @@ def test_runs_leave_neither_threads_nor_files_nor_data(make_config, tmp_path):
                 run_in_folder(config, lambda config: train(config, [_Watch(data)]))
             files = {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
             found.append((threading.active_count(), [f for f in files if str(tmp_path) in f]))
+        earlier = [reference() for reference in data[:3]]
     finally:
         gc.enable()
     assert json.loads((tmp_path / "2" / "status.json").read_text())["state"] == "failed"
     assert found == [(found[0][0], [])] * 4
-    assert [reference() for reference in data[:3]] == [None] * 3, "data of earlier runs"
+    assert earlier == [None] * 3, "data of earlier runs"
 
 
 def test_a_process_is_told_from_a_later_one_with_its_number():

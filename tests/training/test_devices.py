@@ -11,7 +11,7 @@ from dvae.commands.train import train
 from dvae.errors import UserError
 from dvae.tasks.vae.module import VAEModule
 from dvae.training import devices
-from dvae.training.devices import describe_device, has_gpu, resolve_device
+from dvae.training.devices import describe_device, has_gpu, resolve_device, tune_torch
 
 OLD_DRIVER = (
     "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). "
@@ -95,6 +95,7 @@ def test_a_gpu_is_named(monkeypatch):
 def test_training_chooses_the_cpu_unless_there_is_cuda(make_config, machine, simulated, capsys):
     """Lightning would choose the GPU of Apple silicon, or one whose driver torch cannot use."""
     machine(**simulated)
+    tune_torch()
     small = ["debug=fast", "model.hidden=[8]", "model.num_latents=2", "data.eval_batch_size=50"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -116,5 +117,5 @@ def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_compiles_for_the_cpu(monkeypat
     compiled = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options))
-    VAEModule(small_vae).compile_training(on_gpu=False, backward=False)
+    VAEModule(small_vae).compile_training(resolve_device("cpu"), backward=False)
     assert compiled == [{"options": {"fallback_random": True}}]

@@ -30,7 +30,7 @@ from dvae.training.terminal import status
 
 __all__ = ["Timing", "benchmark"]
 
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 """Seconds in which a worker ends by itself."""
 
 

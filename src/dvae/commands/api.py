@@ -56,6 +56,8 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
         try:
             given = resumed(given, home() / "outputs" / "runs", cli.folders())
             config = check(RunConfig, cli.compose("train", given))
+        except UserError:
+            raise
         except (HydraException, OmegaConfBaseException, OSError, YAMLError, ValueError) as error:
             raise UserError(" ".join(cli.explain(error, "train").split())) from error
     config._overrides = tuple(item for item in given if not item.lstrip("+~").startswith("hydra"))
@@ -129,10 +131,11 @@ def load(path: str | os.PathLike[str]) -> "TaskModule":
     """Loads a trained model, in evaluation mode on the CPU, without running code from the file.
 
     A model of the task `vae` has the methods `encode` (images → codes), `decode` (codes → images),
-    `sample` (images from the prior) and `reconstruct`, see `dvae.tasks.vae.module.VAEModule`; it is
-    moved with `.to("cuda")`. Models of other tasks are loaded alike and have their own uses:
-    `model.best_actions(observations)` (`policy`), `model.model.classify(images)`
-    (`semi_supervised`), `model.network(upper, lower)` (`structured_prediction`).
+    `sample` (images from the prior) and `reconstruct`, see
+    `dvae.tasks.vae.inference.VAEInference`; it is moved with `.to("cuda")`. Models of other tasks
+    are loaded alike and have their own uses: `model.best_actions(observations)` (`policy`),
+    `model.model.classify(images)` (`semi_supervised`), `model.network(upper, lower)`
+    (`structured_prediction`).
 
     Args:
         path: A checkpoint, or the folder of a run: its best checkpoint, or the last one if the run

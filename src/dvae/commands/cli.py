@@ -68,6 +68,7 @@ _NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 """Errors of folders that cannot be written to: full, read-only or of other people."""
 
 _PLACES = {
+    "encode": "output_dir=…, hydra.sweep.dir=… and data_dir=…",
     "evaluate": "output=…, hydra.sweep.dir=… and data_dir=…",
     "sample": "output_dir=…, hydra.sweep.dir=… and data_dir=…",
 }

@@ -17,6 +17,9 @@ from dvae.training.settings import Evaluation
 
 __all__ = ["evaluate"]
 
+_MAX_ROWS = 64
+"""Most latents in the printed table; the JSON has all."""
+
 
 def evaluate(config: EvaluateConfig) -> dict[str, float]:
     """Evaluates a checkpoint, prints a table and writes JSON.
@@ -41,10 +44,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     console.print(describe_device(config.device), soft_wrap=True, highlight=False, markup=False)
     choices = {"num_samples": config.num_samples, "max_decodes": config.max_decodes}
     given = {key: value for key, value in choices.items() if value is not None}
-    module.evaluation = Evaluation(config.split, seed=config.seed, **given)
     if config.relaxed_temperature is not None:
         module.set_temperature(config.relaxed_temperature)
     data = task.stored_data(trained, config)
+    module.evaluation = Evaluation(config.split, seed=config.seed, shades=data.shades, **given)
     shown = progress(name=str(checkpoint)) if config.progress_bar else None
     trainer = pl.Trainer(
         accelerator=resolve_device(config.device).type,
@@ -61,7 +64,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     details = module.details()
     results = {"metrics": dict(metrics), "latents": details}
     console.print(metrics_table(f"{checkpoint}, {config.split}", metrics, module.units))
-    if details:
+    if 0 < max(map(len, details.values()), default=0) <= _MAX_ROWS:
         console.print(latents_table(details))
     # After the tables, so that a disk that is full by now does not take the result.
     write_json(output, used | {"trained": trained.model_dump()} | results)

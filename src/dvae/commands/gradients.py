@@ -21,9 +21,8 @@ from dvae.estimators import ESTIMATORS
 from dvae.files import check_writable, write_file
 from dvae.models.gradients import Quality, compare
 from dvae.models.vae import VAE
-from dvae.tasks.loading import load_module
-from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
-from dvae.tasks.vae.module import VAEModule
+from dvae.tasks.vae.config import VAEConfig
+from dvae.tasks.vae.loading import load_vae
 from dvae.training.devices import describe_device, resolve_device
 from dvae.training.terminal import status
 
@@ -71,12 +70,7 @@ def compare_gradients(config: GradientsConfig) -> list[Quality]:
 
 def _model_and_images(config: GradientsConfig) -> tuple[VAE, torch.Tensor]:
     if config.checkpoint is not None:
-        module, trained = load_module(config.checkpoint)
-        if not isinstance(module, VAEModule) or not isinstance(trained, StoredVAEConfig):
-            raise UserError(
-                f"checkpoint: expected a checkpoint of task=vae, found task={trained.task} in "
-                f"{config.checkpoint}"
-            )
+        module, trained = load_vae(config.checkpoint)
         data = trained.data.build(config.paths.data_dir, trained.seed)
         vae = module.vae
     else:

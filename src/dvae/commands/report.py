@@ -13,14 +13,16 @@ def metrics_table(title: str, metrics: Mapping[str, float], units: Mapping[str, 
     Args:
         title: Title.
         metrics: Split/name → value.
-        units: Name → unit; nats per image by default.
+        units: Name, or its beginning → unit; nats per image by default.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("unit", style="dim")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.2f}", units.get(name.rpartition("/")[2], "nats per image"))
+        short = name.rpartition("/")[2]
+        found = [unit for start, unit in units.items() if short.startswith(start)]
+        table.add_row(name, f"{value:.2f}", found[0] if found else "nats per image")
     return table
 
 

@@ -21,6 +21,8 @@ __all__ = ["sample"]
 def sample(config: SampleConfig) -> Path:
     """Draws one kind of picture and writes `<what>.png`, or `<what>.gif`, and `<what>.npz`.
 
+    With `separate`, each image also becomes a file `<what>/00000.png` and so on.
+
     Args:
         config: The configuration.
 
@@ -53,6 +55,10 @@ def sample(config: SampleConfig) -> Path:
         save_image(drawing.pictures, picture)
     with write_file(picture.with_suffix(".npz"), "wb") as file:
         np.savez(file, codes=drawing.codes.cpu().numpy())
+    if drawing.images is not None:
+        (folder / what).mkdir(exist_ok=True)
+        for number, image in enumerate(drawing.images):
+            save_image(image, folder / what / f"{number:05d}.png")
     Console(markup=False).print(
         f"written to {picture} and {picture.with_suffix('.npz').name}",
         soft_wrap=True,

@@ -20,6 +20,7 @@ from dvae.runs.folder import is_first_process
 from dvae.runs.provenance import provenance
 from dvae.runs.summary import watch
 from dvae.tasks import find_task
+from dvae.training.averaging import AveragedWeights
 from dvae.training.callbacks import Concerns, Pictures
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
 from dvae.training.compilation import prepare_compilation
@@ -162,6 +163,9 @@ def _build_trainer(
     callbacks: list[Callback] = [Finite(monitor), Concerns()]
     if config.callbacks.pictures:
         callbacks.append(Pictures())
+    if options.average is not None:
+        # After the pictures, which show the averages too.
+        callbacks.append(AveragedWeights(options.average))
     if config.callbacks.early_stopping is not None:
         callbacks.append(Patience(monitor, mode="max", patience=config.callbacks.early_stopping))
     shown = progress(monitor, Path(output).name) if options.progress_bar else None

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "trains a model, resumes a run, or runs a sweep",
     "evaluate": "evaluates a checkpoint",
     "sample": "draws pictures from a checkpoint",
+    "encode": "writes the codes of images",
     "schedule": "shows the temperature and other schedules of a run",
     "gradients": "compares gradient estimators with the exact gradient",
     "benchmark": "times training steps or whole runs",

@@ -22,6 +22,11 @@ class TaskData(pl.LightningDataModule, ABC):
         """Whether there is a validation split separate from the test split, to select models by."""
         return True
 
+    @property
+    def shades(self) -> bool:
+        """Whether the data are images with more than black and white pixels."""
+        return False
+
     def check_processes(self, world_size: int) -> None:
         """Checks that several processes can share the data.
 

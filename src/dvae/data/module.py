@@ -83,6 +83,11 @@ class ImageDataModule(TaskData):
         """Whether there are validation images to select models by."""
         return self.validation > 0
 
+    @property
+    def shades(self) -> bool:
+        """Whether images are not binarized."""
+        return self.binarization == "none"
+
     def check_processes(self, world_size: int) -> None:
         """Checks that the processes can share each batch evenly.
 
@@ -115,10 +120,6 @@ class ImageDataModule(TaskData):
         if not self._splits:
             self.setup()
         return self._splits[split]
-
-    def names(self, split: str) -> list[str] | None:
-        """Names of the files of a split, in the order of its images, if each image has its own."""
-        return self.source.names(split)
 
     def pixel_mean(self) -> Tensor:
         """Mean training image in [0, 1], (C, H, W), on the CPU.

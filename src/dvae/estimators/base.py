@@ -1,5 +1,6 @@
 """Base classes of gradient estimators for categorical samples."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "StraightThroughEstimator",
     "as_temperature",
     "check_temperature",
+    "divide",
     "linearized_softmax",
     "replace_gradient",
 ]
@@ -82,6 +84,14 @@ def linearized_softmax(p: Tensor, logits: Tensor) -> Tensor:
     """
     p = p.detach()
     return p * (logits - (p * logits).sum(-1, keepdim=True))
+
+
+def divide(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """logits / τ, where a τ that is learned gets the gradient 0 from logits of −inf."""
+    if isinstance(temperature, Tensor) and temperature.requires_grad:
+        finite = without_infinity(logits, MASKED) / temperature
+        return finite.masked_fill(logits == -math.inf, -math.inf)
+    return logits / temperature
 
 
 class Estimator(nn.Module, ABC):

@@ -8,6 +8,7 @@ from dvae.estimators.base import (
     Estimator,
     StraightThroughEstimator,
     as_temperature,
+    divide,
 )
 from dvae.estimators.gumbel_options import GumbelSoftmaxOptions, STGumbelSoftmaxOptions
 
@@ -40,7 +41,7 @@ class GumbelSoftmaxEstimator(Estimator):
         """Draws relaxed codes; see `Estimator.sample`."""
         noise = self._noise(logits, noise, generator)
         working = logits.to(working_dtype(logits.dtype))
-        scaled = (working + noise) / as_temperature(temperature)
+        scaled = divide(working + noise, as_temperature(temperature))
         return CodeSample(softmax(scaled).to(logits.dtype), scaled.argmax(-1), logits, scaled)
 
 
@@ -70,4 +71,4 @@ class STGumbelSoftmax(StraightThroughEstimator):
     def _relax(
         self, logits: Tensor, perturbed: Tensor, hard: Tensor, temperature: float | Tensor
     ) -> Tensor:
-        return softmax(perturbed / (self.backward_temperature or temperature))
+        return softmax(divide(perturbed, self.backward_temperature or temperature))

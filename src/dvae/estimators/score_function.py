@@ -14,7 +14,9 @@ __all__ = ["RLOO", "Reinforce", "log_prob"]
 
 def log_prob(sample: CodeSample) -> Tensor:
     """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
-    logits = sample.logits.to(working_dtype(sample.logits.dtype)).movedim(sample.dim, -1)
+    logits = sample.logits.to(working_dtype(sample.logits.dtype))
+    if sample.dim != -1:
+        logits = logits.movedim(sample.dim, -1)
     log_q = log_softmax(logits).expand(*sample.codes.shape, -1)
     latents = tuple(range(min(sample.dim + 1, -1), 0))
     return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(latents)

@@ -1,14 +1,30 @@
 """Base class of likelihoods: parameters from a decoder → distributions of pixels."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Generator, Tensor, nn
+
+from dvae.likelihoods.options import LikelihoodOptions, Pixels
 
 __all__ = ["Likelihood"]
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x|z) = Π_pixels p(x_pixel; parameters), for images (C, H, W) in [0, 1]."""
+    """p(x|z) = Π_pixels p(x_pixel; parameters), for images (C, H, W) in [0, 1].
+
+    The value v of an 8-bit image is v / 255.
+
+    Attributes:
+        options: The options class, which also declares what a pixel is.
+    """
+
+    options: ClassVar[type[LikelihoodOptions]]
+
+    @property
+    def pixels(self) -> Pixels:
+        """What it describes: "binary", "8-bit" or "real" pixels; see `LikelihoodOptions`."""
+        return self.options.pixels
 
     @abstractmethod
     def channels(self, image_channels: int) -> int:
@@ -16,7 +32,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """log p(x|z), summed over pixels and channels.
+        """log p(x|z), summed over pixels and channels; a log-density for real pixels.
 
         Args:
             images: (B, C, H, W) in [0, 1].
@@ -28,11 +44,14 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def mean(self, parameters: Tensor) -> Tensor:
-        """Mean image in [0, 1]: (..., P, H, W) → (..., C, H, W)."""
+        """Mean image in [0, 1]: (..., P, H, W) → (..., C, H, W).
+
+        For real pixels, the centre of the density instead, clipped to [0, 1].
+        """
 
     @abstractmethod
     def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draws images in [0, 1]: (..., P, H, W) → (..., C, H, W)."""
+        """Draws images: (..., P, H, W) → (..., C, H, W); real pixels are clipped to [0, 1]."""
 
     @abstractmethod
     def start(self, pixel_mean: Tensor) -> Tensor:

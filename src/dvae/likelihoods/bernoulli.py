@@ -6,6 +6,7 @@ from torch.nn.functional import softplus
 
 from dvae.distributions import working_dtype
 from dvae.likelihoods.base import Likelihood
+from dvae.likelihoods.bernoulli_options import BernoulliOptions
 
 __all__ = ["Bernoulli"]
 
@@ -16,6 +17,8 @@ class Bernoulli(Likelihood):
     log p(x|z) = Σ_pixels x l − log(1 + exp l), at most 0. Grey pixels are soft targets: for
     them the sum is a negative cross-entropy, not a log-probability.
     """
+
+    options = BernoulliOptions
 
     def channels(self, image_channels: int) -> int:
         """One logit for each channel."""

@@ -16,6 +16,7 @@ class BernoulliOptions(LikelihoodOptions):
     """See `dvae.likelihoods.bernoulli.Bernoulli`."""
 
     name: Literal["bernoulli"] = "bernoulli"
+    pixels = "binary"
 
     def build(self) -> Likelihood:
         """Builds the likelihood."""

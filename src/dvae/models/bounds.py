@@ -15,6 +15,7 @@ __all__ = [
     "MAX_DECODES",
     "Enumeration",
     "chunked_bound",
+    "decodes_at_once",
     "exact_log_likelihood",
     "importance_weighted_bound",
     "log_importance_weights",
@@ -23,6 +24,8 @@ __all__ = [
 
 MAX_DECODES = 4096
 """Default for the number of codes that are decoded at once: some 50 MiB for MNIST."""
+_MAX_NUMBERS = 2**22
+"""Most numbers in the likelihood's parameters of codes that are decoded at once: 16 MiB."""
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
@@ -74,7 +77,8 @@ def sampled_bound(
         logits: Logits of q(z|x), (B, N, K).
         streams: Random numbers for the B images.
         num_samples: m, at least 1.
-        max_decodes: Largest number of codes decoded at once; affects the memory, not the value.
+        max_decodes: Largest number of codes decoded at once, fewer if a code has many parameters;
+            affects the memory, not the value.
 
     Returns:
         The bound in nats, (B,).
@@ -84,7 +88,21 @@ def sampled_bound(
         codes = sample_categorical(logits, streams.uniform(count, model.num_latents))
         return log_importance_weights(model, images, logits, codes)
 
-    return chunked_bound(draw, num_samples, max_decodes // len(images))
+    at_once = decodes_at_once(model.output_bias.numel(), max_decodes)
+    return chunked_bound(draw, num_samples, at_once // len(images))
+
+
+def decodes_at_once(num_parameters: int, max_decodes: int = MAX_DECODES) -> int:
+    """Codes to decode at once, so that memory is bounded.
+
+    Args:
+        num_parameters: Numbers that a code is decoded to, P · H · W.
+        max_decodes: Largest result.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, min(max_decodes, _MAX_NUMBERS // num_parameters))
 
 
 def chunked_bound(draw: Callable[[int], Tensor], num_samples: int, chunk: int) -> Tensor:
@@ -131,7 +149,8 @@ class Enumeration:
         """
         codes = all_codes(model.num_latents, model.num_categories, device)
         log_prior = model.prior.log_prob(codes)
-        parts = [model.decode_codes(part) for part in codes.split(MAX_DECODES)]
+        at_once = decodes_at_once(model.output_bias.numel())
+        parts = [model.decode_codes(part) for part in codes.split(at_once)]
         forms = [model.likelihood.linear_form(part) for part in parts]
         linear = [form for form in forms if form is not None]
         if not linear:
@@ -156,7 +175,8 @@ def exact_log_likelihood(enumeration: Enumeration, images: Tensor) -> Tensor:
     if enumeration.weights is not None and enumeration.offset is not None:
         scores = images.flatten(1) @ enumeration.weights.T
         return (scores + enumeration.offset).logsumexp(-1)
-    log_prob, chunk = enumeration.model.likelihood.log_prob, max(1, MAX_DECODES // len(images))
+    model, log_prob = enumeration.model, enumeration.model.likelihood.log_prob
+    chunk = max(1, decodes_at_once(model.output_bias.numel()) // len(images))
     parts = enumeration.parameters.unsqueeze(1).split(chunk)
     scores = torch.cat([log_prob(images, part) for part in parts])
     return (scores + enumeration.log_prior.unsqueeze(1)).logsumexp(0)

@@ -13,14 +13,26 @@ __all__ = ["CodeUsage", "MutualInformation"]
 
 ACTIVE_NATS = 0.01
 """A latent is active if it carries more information about the image than this."""
+_DEAD = 0.1
+"""A category is dead if its share is below this fraction of 1 / K."""
+_CHUNK = 2**24
+"""Most logits that are converted to float64 at a time."""
+_KEPT = 64
+"""Most categories of a latent whose probabilities are stored one by one."""
+_MAX_BYTES = 2**29
+"""Most memory for the stored probabilities."""
+_MAX_IMAGES = 4096
+"""Most images whose probabilities are stored with more than `_KEPT` categories."""
+_STORED = ("codes", "own", "log_probs", "indices", "rest")
 
 
 class CodeUsage(Metric):
-    """Usage of the categories of each latent over a split.
+    """Usage of the categories of each latent over a split, in memory for N · K numbers.
 
     Args:
         num_latents: N.
         num_categories: K.
+        shared: Whether a category means the same in all latents.
     """
 
     full_state_update = False
@@ -29,8 +41,9 @@ class CodeUsage(Metric):
     entropy: Tensor
     total: Tensor
 
-    def __init__(self, num_latents: int, num_categories: int) -> None:
+    def __init__(self, num_latents: int, num_categories: int, *, shared: bool = False) -> None:
         super().__init__()
+        self.shared = shared
         zeros = torch.zeros(num_latents, num_categories, dtype=torch.float64)
         self.add_state("counts", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("posterior", zeros.clone(), dist_reduce_fx="sum")
@@ -41,17 +54,31 @@ class CodeUsage(Metric):
         """Adds the logits (B, N, K) and codes (B, N) of a batch of images."""
         ones = torch.ones(codes.T.shape, dtype=self.counts.dtype, device=codes.device)
         self.counts.scatter_add_(1, codes.T, ones)
-        self.posterior += logits.double().softmax(-1).sum(0)
-        self.entropy += categorical_entropy(logits.double()).sum(0)
+        for part in logits.split(max(1, _CHUNK // self.counts.numel())):
+            self.posterior += part.double().softmax(-1).sum(0)
+            self.entropy += categorical_entropy(part.double()).sum(0)
         self.total += len(logits)
 
     def usage(self) -> Tensor:
         """Share of images in each category, (N, K); rows sum to 1."""
         return self.counts / self.total
 
+    def categories(self) -> Tensor:
+        """Share of each category, rows sum to 1: (1, K) over all latents if shared, else (N, K)."""
+        return self.usage().mean(0, keepdim=True) if self.shared else self.usage()
+
+    def dead_share(self) -> Tensor:
+        """Fraction of the categories that are used less than 0.1 / K of the time, a scalar.
+
+        Masked categories, whose logits are −inf for all images, do not count.
+        """
+        possible = (self.posterior.sum(0, keepdim=True) if self.shared else self.posterior) > 0
+        dead = self.categories() < _DEAD / possible.sum(-1, keepdim=True)
+        return (dead & possible).sum().double() / possible.sum()
+
     def perplexity(self) -> Tensor:
         """exp of the entropy of the usage of each latent, (N,), in [1, K]: K if all are used."""
-        return torch.special.entr(self.usage()).sum(-1).exp()
+        return _perplexity(self.usage())
 
     def information(self) -> Tensor:
         """I(x; z_n) = H(mean of q(z_n|x)) − mean of H(q(z_n|x)) in nats, (N,), in [0, ln K]."""
@@ -59,13 +86,20 @@ class CodeUsage(Metric):
         return torch.special.entr(aggregate).sum(-1) - self.entropy / self.total
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars: mean usage perplexity, mean information per latent, number of active latents."""
+        """Scalars: means over latents, the number of active latents, the share of dead categories.
+
+        With a shared codebook also the perplexity of its usage over all latents.
+        """
         information = self.information()
-        return {
+        values = {
             "usage_perplexity": self.perplexity().mean(),
             "latent_information": information.mean(),
             "active_latents": (information > ACTIVE_NATS).sum().double(),
+            "dead_categories": 100 * self.dead_share(),
         }
+        if self.shared:
+            values["codebook_perplexity"] = _perplexity(self.categories())[0]
+        return values
 
 
 class MutualInformation(Metric):
@@ -74,33 +108,95 @@ class MutualInformation(Metric):
     I(x; z) = KL(q(z|x) ‖ p(z)) − KL(q(z) ‖ p(z)) = E[log q(z|x) − log q(z)], where q(z) is the mean
     of q(z|x) over the M images of the split. Estimated with one code per image; at most ln M.
 
+    Memory is bounded. With more than 64 categories, only the 64 most probable ones of each latent
+    are stored one by one, and the others share the rest of the probability evenly. If the images
+    take too much memory, every second one is left out, as often as needed; M is then the number of
+    those that stay.
+
     References:
         Hoffman, Johnson 2016, "ELBO surgery".
     """
 
     full_state_update = False
-    log_probs: list[Tensor]
     codes: list[Tensor]
+    own: list[Tensor]
+    log_probs: list[Tensor]
+    indices: list[Tensor]
+    rest: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("log_probs", [], dist_reduce_fx="cat")
-        self.add_state("codes", [], dist_reduce_fx="cat")
+        for name in _STORED:
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        super().reset()
+        self._seen, self._stride = 0, 1
 
     def update(self, logits: Tensor, codes: Tensor) -> None:
         """Adds the logits (B, N, K) of a batch and the codes (B, N) drawn from them."""
-        # −1e30 in place of −inf, because the matrix product below multiplies by 0.
-        self.log_probs.append(without_infinity(logits.float().log_softmax(-1), -1e30).flatten(1))
-        offsets = torch.arange(logits.shape[1], device=codes.device) * logits.shape[2]
-        self.codes.append(codes + offsets)
+        first = -self._seen % self._stride
+        self._seen += len(codes)
+        rows = max(1, _CHUNK // logits.shape[1:].numel())
+        logits, codes = logits[first :: self._stride], codes[first :: self._stride]
+        for part, drawn in zip(logits.split(rows), codes.split(rows), strict=True):
+            self._store(part.float().log_softmax(-1), drawn)
+        self._thin_out()
 
     def compute(self) -> Tensor:
         """I(x; z) in nats."""
-        log_probs, codes = dim_zero_cat(self.log_probs), dim_zero_cat(self.codes)
-        own = log_probs.gather(1, codes).sum(1)
-        aggregate = []
-        for chunk in codes.split(1024):
-            hot = torch.zeros(len(chunk), log_probs.shape[1], device=codes.device)
-            log_q = hot.scatter_(1, chunk, 1) @ log_probs.T
-            aggregate.append(log_q.logsumexp(1) - math.log(len(log_probs)))
-        return (own - torch.cat(aggregate)).double().mean()
+        codes, own = dim_zero_cat(self.codes), dim_zero_cat(self.own)
+        log_probs = dim_zero_cat(self.log_probs)
+        if len(self.rest):
+            mixture = self._sparse_scores(codes, log_probs).logsumexp(0)
+        else:
+            offsets = torch.arange(codes.shape[1], device=codes.device) * log_probs.shape[2]
+            # −1e30 in place of −inf, because the matrix product below multiplies by 0.
+            flat = without_infinity(log_probs, -1e30).flatten(1)
+            parts = []
+            for chunk in (codes + offsets).split(1024):
+                hot = torch.zeros(len(chunk), flat.shape[1], device=codes.device)
+                parts.append((hot.scatter_(1, chunk, 1) @ flat.T).logsumexp(1))
+            mixture = torch.cat(parts)
+        return (own - (mixture - math.log(len(log_probs)))).double().mean()
+
+    def _store(self, log_probs: Tensor, codes: Tensor) -> None:
+        others = log_probs.shape[-1] - _KEPT
+        own = log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+        # Large codebooks come with many latents, whose sum would lose digits.
+        self.own.append((own.double() if others > 0 else own).sum(-1))
+        self.codes.append(codes)
+        if others > 0:
+            log_probs, indices = log_probs.topk(_KEPT)
+            self.indices.append(indices.short())
+            left = (1 - log_probs.exp().sum(-1)).clamp_min(torch.finfo(log_probs.dtype).tiny)
+            self.rest.append((left / others).log())
+        self.log_probs.append(log_probs)
+
+    def _thin_out(self) -> None:
+        """Leaves out every second image while those that are stored take too much memory."""
+        while (count := sum(map(len, self.codes))) > 2:
+            size = count * self.log_probs[0][0].numel() * self.log_probs[0].element_size()
+            if size <= _MAX_BYTES and not (self.rest and count > _MAX_IMAGES):
+                return
+            self._stride *= 2
+            for name in _STORED:
+                if kept := getattr(self, name):
+                    setattr(self, name, [torch.cat(kept)[::2].clone()])
+
+    def _sparse_scores(self, codes: Tensor, log_probs: Tensor) -> Tensor:
+        """log q(z_i|x_m) of the codes of each image i for each image m, (m, i)."""
+        indices, rest = dim_zero_cat(self.indices).long(), dim_zero_cat(self.rest)
+        width = int(max(indices.max(), codes.max())) + 1
+        scores = torch.zeros(len(codes), len(codes), dtype=torch.float64, device=codes.device)
+        for n in range(codes.shape[1]):
+            table = rest[:, n, None].repeat(1, width).scatter_(1, indices[:, n], log_probs[:, n])
+            scores += table.index_select(1, codes[:, n])
+        return scores
+
+
+def _perplexity(shares: Tensor) -> Tensor:
+    """exp of the entropy of each row: (..., K) → (...)."""
+    return torch.special.entr(shares).sum(-1).exp()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import categorical_kl, one_hot
+from dvae.distributions import categorical_kl, working_dtype
 from dvae.estimators.base import CodeSample
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
@@ -93,7 +93,8 @@ class VAE(nn.Module):
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """Integer codes (..., N) → the likelihood's parameters (..., P, H, W)."""
-        return self.decode(one_hot(codes, self.num_categories, self.pixel_mean.dtype))
+        dtype = self.pixel_mean.dtype
+        return self.decoder.decode_codes(codes, self.num_categories, dtype) + self.output_bias
 
     def distortion(self, images: Tensor, z: Tensor) -> Tensor:
         """−log p(x|z) in nats: (B, C, H, W) and one-hot or relaxed (..., B, N, K) → (..., B)."""
@@ -109,7 +110,9 @@ class VAE(nn.Module):
         Returns:
             (B,), or (..., B) with a prior that depends on the draw.
         """
-        return categorical_kl(logits, self.prior.conditional_logits(z)).sum(-1)
+        # Half precision would lose tenths of a nat in the sum over latents.
+        working = logits.to(working_dtype(logits.dtype))
+        return categorical_kl(working, self.prior.conditional_logits(z)).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
         """Encodes images, draws codes with the layer's estimator and decodes them.

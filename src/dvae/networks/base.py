@@ -3,13 +3,24 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from dvae.distributions import one_hot
 from dvae.networks.options import ACTIVATIONS
 
-__all__ = ["Decoder", "Encoder", "PreciseLinear", "activate", "linear_blocks"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "PreciseLinear",
+    "activate",
+    "linear_blocks",
+    "pad_to_multiple",
+    "padded",
+]
 
 
 class Encoder(nn.Module, ABC):
@@ -21,11 +32,29 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """Codes → parameters of the likelihood, without an output bias: the model adds it."""
+    """Codes → parameters of the likelihood, without an output bias: the model adds it.
+
+    Attributes:
+        shared_codebook: Whether a category means the same in all latents.
+    """
+
+    shared_codebook: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
         """One-hot or relaxed codes (..., N, K) → parameters (..., P, H, W)."""
+
+    def decode_codes(self, codes: Tensor, num_categories: int, dtype: torch.dtype) -> Tensor:
+        """Integer codes (..., N) → the same parameters as for their one-hot vectors.
+
+        A network that looks codes up in a codebook overrides this, to build no one-hot vectors.
+
+        Args:
+            codes: (..., N).
+            num_categories: K.
+            dtype: Dtype of the one-hot vectors.
+        """
+        return self(one_hot(codes, num_categories, dtype))
 
 
 class PreciseLinear(nn.Linear):
@@ -56,6 +85,17 @@ def activate(width: int, activation: str, normalization: str, *, conv: bool = Fa
     if normalization == "batch":
         return nn.Sequential(nn.BatchNorm2d(width) if conv else nn.BatchNorm1d(width), function)
     return nn.Sequential(nn.GroupNorm(1, width) if conv else nn.LayerNorm(width), function)
+
+
+def padded(size: int, multiple: int) -> int:
+    """The smallest multiple that is at least `size`."""
+    return -(-size // multiple) * multiple
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Repeats the last row and column until both sides are multiples; (B, C, H, W)."""
+    bottom, right = (padded(size, multiple) - size for size in images.shape[-2:])
+    return pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
 def linear_blocks(widths: Sequence[int], activation: str, normalization: str) -> nn.Sequential:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from dvae.errors import UserError
 from dvae.networks.options import FlatNetworkOptions
 from dvae.options import Count
 
@@ -20,19 +19,6 @@ class ConvOptions(FlatNetworkOptions):
 
     name: Literal["conv"] = "conv"
     hidden: Count = 256
-
-    def check_images(self, image_shape: Sequence[int]) -> None:
-        """Checks that height and width are multiples of 4, for the two strides of 2.
-
-        Raises:
-            UserError: If one of them is not.
-        """
-        _, height, width = image_shape
-        if height % 4 or width % 4:
-            raise UserError(
-                "data.size: expected multiples of 4, which convolutions halve twice, found "
-                f"{height} × {width} pixels"
-            )
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
         """Builds the encoder; see `NetworkOptions.build_encoder`."""

@@ -15,6 +15,7 @@ __all__ = ["is_sweep", "quote_paths", "quoted", "text_of"]
 
 _PATHS = {
     "checkpoint",
+    "codes",
     "data.root",
     "data.test",
     "data.train",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from dvae.errors import UserError, nearest
-from dvae.tasks.options import EvaluateConfig, FromCheckpointConfig, SampleConfig
+from dvae.tasks.options import EncodeConfig, EvaluateConfig, FromCheckpointConfig, SampleConfig
 from dvae.training.config import RunConfig, StoredConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,17 @@ Config = TypeVar("Config", bound=RunConfig)
 Data = TypeVar("Data", bound="TaskData")
 Module = TypeVar("Module", bound="TaskModule")
 
-_OPTIONAL = ("num_samples", "num_episodes", "batch_size", "max_decodes", "num_steps", "split")
+_OPTIONAL = (
+    "num_samples",
+    "num_episodes",
+    "batch_size",
+    "max_decodes",
+    "num_steps",
+    "split",
+    "images",
+    "codes",
+    "separate",
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +50,13 @@ class Drawing:
             (T, 3 or 1, H, W), written as GIF; in [0, 1].
         codes: The integer codes that were decoded, (..., N), or the actions of a film.
         seconds: Duration of a frame.
+        images: The image of each code, (M, 3 or 1, H, W) in [0, 1], if they are written too.
     """
 
     pictures: Tensor
     codes: Tensor
     seconds: float = 0.02
+    images: Tensor | None = None
 
 
 class Task(ABC, Generic[Stored, Config, Data, Module]):
@@ -122,6 +134,8 @@ class Task(ABC, Generic[Stored, Config, Data, Module]):
         values |= {key: getattr(config, key, None) for key in _OPTIONAL}
         if isinstance(config, EvaluateConfig):
             values.pop("split")
+        if isinstance(config, EncodeConfig):
+            values.pop("codes")
         for key, value in values.items():
             if value is not None and key not in self.options:
                 raise UserError(

@@ -14,7 +14,7 @@ from dvae.likelihoods import AnyLikelihood
 from dvae.likelihoods.bernoulli_options import BernoulliOptions
 from dvae.options import Size, parse
 from dvae.tasks.base import Module, Task
-from dvae.tasks.options import EvaluateConfig, FromCheckpointConfig
+from dvae.tasks.options import EncodeConfig, EvaluateConfig, FromCheckpointConfig
 from dvae.training.config import RunConfig, StoredConfig
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class StoredImageConfig(StoredConfig):
     data: AnyImageData
     # The oldest checkpoints name no likelihood; all of them are Bernoulli.
     likelihood: AnyLikelihood = BernoulliOptions()
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        self.likelihood.check_data(self.data.image_shape[0], self.data.binarization)
+        return self
 
 
 class ImageRunConfig(StoredImageConfig, RunConfig):
@@ -98,10 +103,11 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         """The images of the checkpoint's source, or of another source with the same image shape.
 
         Raises:
-            UserError: If the images have another shape.
+            UserError: If the images have another shape, or other pixels than the checkpoint's
+                likelihood describes.
         """
         changed = config.data.model_dump(exclude_none=True)
-        if isinstance(config, EvaluateConfig):
+        if isinstance(config, EvaluateConfig | EncodeConfig):
             changed["eval_batch_size"] = config.batch_size or _EVAL_BATCH_SIZE
         name = changed.get("name", stored.data.name)
         kind = self.check_source(name, stored)
@@ -122,6 +128,7 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
                 f"data.name: expected images of shape {shape}, as in the checkpoint, found "
                 f"{options.image_shape} with {options.name}"
             )
+        stored.likelihood.check_data(shape[0], options.binarization)
         return options.build(config.data_dir, stored.seed)
 
     def check_source(self, name: str, stored: StoredImages) -> type[ImageDataOptions]:

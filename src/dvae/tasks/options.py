@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,13 @@ from dvae.options import (
     one_of,
 )
 
-__all__ = ["DataOverride", "EvaluateConfig", "FromCheckpointConfig", "SampleConfig"]
+__all__ = [
+    "DataOverride",
+    "EncodeConfig",
+    "EvaluateConfig",
+    "FromCheckpointConfig",
+    "SampleConfig",
+]
 
 
 class DataOverride(Options):
@@ -60,6 +66,17 @@ class EvaluateConfig(FromCheckpointConfig):
     progress_bar: bool = True
 
 
+class EncodeConfig(FromCheckpointConfig):
+    """See `dvae.commands.encode.encode`."""
+
+    splits: list[Split] = Field(["train", "val", "test"], min_length=1)
+    codes: Literal["argmax", "sample"] = "argmax"
+    logits: bool = False
+    batch_size: Count | None = None
+    output_dir: PathName | None = None
+    progress_bar: bool = True
+
+
 class SampleConfig(FromCheckpointConfig):
     """See `dvae.commands.sample.sample`."""
 
@@ -67,4 +84,7 @@ class SampleConfig(FromCheckpointConfig):
     num_images: Count | None = None
     num_steps: Annotated[int, Field(ge=2)] | None = None
     split: Split | None = None
+    images: PathName | list[PathName] | None = None
+    codes: PathName | None = None
+    separate: bool | None = None
     output_dir: PathName | None = None

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from dvae.errors import UserError
 from dvae.files import write_file
+from dvae.training.averaging import TRAINED
 from dvae.training.module import TaskModule
 
 __all__ = ["CheckpointFiles", "check_resumable", "check_weights", "load_checkpoint"]
@@ -107,12 +108,14 @@ def load_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
             f"{key}: expected a checkpoint of format {FORMAT} or older, found {version} in "
             f"{path}; a newer version of dvae can read it"
         )
-    state = content["state_dict"]
-    if not isinstance(state, dict) or not all(_is_plain(value) for value in state.values()):
-        raise UserError(f"{key}: expected plain tensors as weights, found others in {path}")
-    for name, value in state.items():
-        if not value.isfinite().all():
-            raise UserError(f"{key}: expected finite weights, found NaN or inf in {name} in {path}")
+    for state in (content["state_dict"], content.get(TRAINED, {})):
+        if not isinstance(state, dict) or not all(_is_plain(value) for value in state.values()):
+            raise UserError(f"{key}: expected plain tensors as weights, found others in {path}")
+        for name, value in state.items():
+            if not value.isfinite().all():
+                raise UserError(
+                    f"{key}: expected finite weights, found NaN or inf in {name} in {path}"
+                )
     return content
 
 
@@ -185,6 +188,7 @@ def check_resumable(
             would end before the checkpoint.
     """
     check_weights(content["state_dict"], module, path, "resume")
+    check_weights({**content["state_dict"], **content.get(TRAINED, {})}, module, path, "resume")
     try:
         stored, own = content["config"]["optimizer"]["name"], module.config["optimizer"]["name"]
         if stored != own:

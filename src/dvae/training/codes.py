@@ -11,9 +11,6 @@ from dvae.training.settings import Evaluation, Training
 
 __all__ = ["CodeModule"]
 
-_DEAD = 0.1
-"""A category is dead if its share is below this fraction of 1 / K."""
-
 
 class CodeModule(TaskModule):
     """A task that reports how its codes are used, over a whole split.
@@ -30,6 +27,8 @@ class CodeModule(TaskModule):
         "usage_perplexity": "categories, mean over latents",
         "latent_information": "nats, mean over latents",
         "active_latents": "latents",
+        "dead_categories": "% of categories",
+        "codebook_perplexity": "categories, over all latents",
     }
 
     def __init__(
@@ -62,15 +61,13 @@ class CodeModule(TaskModule):
 
     def concerns(self, metrics: Mapping[str, float], data: Any) -> dict[str, str]:
         """Warns if most categories are dead; see `TaskModule.concerns`."""
-        usage = self.usage.usage()
-        num_categories = usage.shape[-1]
-        share = (usage < _DEAD / num_categories).double().mean().item()
+        share = self.usage.dead_share().item()
         if share <= 0.5:
             return {}
         return {
-            "dead categories": f"{share:.0%} of the categories are used less than "
-            f"{_DEAD:g} / {num_categories} of the time; fewer categories, a "
-            "higher temperature or a smaller optimizer.lr may help"
+            "dead categories": f"{share:.0%} of the categories are used less than a tenth as often "
+            "as on average; fewer categories, a higher temperature or a smaller optimizer.lr may "
+            "help"
         }
 
     def _log_usage(self, split: str) -> None:

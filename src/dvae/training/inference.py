@@ -21,19 +21,19 @@ class Inference:
     config: dict[str, Any]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes of images; see `dvae.tasks.vae.module.VAEModule.encode`."""
+        """Codes of images; see `dvae.tasks.vae.inference.VAEInference.encode`."""
         self._refuse("encode")
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images of codes; see `dvae.tasks.vae.module.VAEModule.decode`."""
+        """Images of codes; see `dvae.tasks.vae.inference.VAEInference.decode`."""
         self._refuse("decode")
 
     def sample(self, num_images: int, generator: Generator | None = None) -> Tensor:
-        """Images from the prior; see `dvae.tasks.vae.module.VAEModule.sample`."""
+        """Images from the prior; see `dvae.tasks.vae.inference.VAEInference.sample`."""
         self._refuse("sample")
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images from their codes; see `dvae.tasks.vae.module.VAEModule.reconstruct`."""
+        """Images from their codes; see `dvae.tasks.vae.inference.VAEInference.reconstruct`."""
         self._refuse("reconstruct")
 
     @classmethod

@@ -39,7 +39,8 @@ class TaskModule(Inference, pl.LightningModule, ABC):
 
     Attributes:
         shown: Training curves that the progress bar shows.
-        units: Metric name without the split → unit, for metrics that are not in nats per image.
+        units: Metric name without the split, or its beginning → unit, for metrics that are not in
+            nats per image.
     """
 
     shown: ClassVar[Sequence[str]] = ("elbo", "relaxed_elbo")

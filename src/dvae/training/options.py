@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dvae.options import (
     Count,
+    Fraction,
     Limit,
     NonNegative,
     Options,
@@ -114,6 +115,8 @@ class TrainerOptions(Options):
         devices: Processes of one run; "auto" uses all devices.
         max_epochs: Epochs.
         gradient_clip: Largest norm of the gradient; 0 for no clipping.
+        average: Decay of the averaged weights; see `dvae.training.averaging.AveragedWeights`. None
+            for no average.
         log_every: Steps between two entries of the training curves.
         steps_per_call: Optimizer steps in one call of `training_step`.
         save_every: Seconds between two saves of the last checkpoint within an epoch.
@@ -127,6 +130,7 @@ class TrainerOptions(Options):
     devices: Count | Literal["auto"] = 1
     max_epochs: Count = 14
     gradient_clip: NonNegative = 0.0
+    average: Fraction | None = None
     log_every: Count = 50
     steps_per_call: Count = 10
     save_every: NonNegative = 60.0

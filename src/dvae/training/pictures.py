@@ -13,9 +13,11 @@ from torchvision.transforms.functional import to_pil_image
 
 from dvae.files import write_file
 
-__all__ = ["picture_grid", "save_film", "save_image", "usage_heatmap"]
+__all__ = ["picture_grid", "save_film", "save_image", "usage_picture"]
 
 _PADDING = 2
+_MAX_CELLS = 64
+"""Most latents and categories that a heatmap can show."""
 
 
 def picture_grid(images: Tensor, columns: int) -> Tensor:
@@ -23,15 +25,21 @@ def picture_grid(images: Tensor, columns: int) -> Tensor:
     return utils.make_grid(images.clamp(0, 1), nrow=columns, padding=_PADDING, pad_value=0.5)
 
 
-def usage_heatmap(usage: Tensor) -> Tensor:
-    """Draws code usage as a heatmap, with one row per latent and one column per category.
+def usage_picture(usage: Tensor, categories: Tensor) -> Tensor:
+    """Draws code usage: a heatmap, or a sorted curve with more than 64 latents or categories.
 
     Args:
         usage: Share of images in each category, (N, K).
+        categories: See `dvae.models.usage.CodeUsage.categories`, (1, K) or (N, K).
 
     Returns:
-        (3, H, W) in [0, 1]. The colour scale ends at 4 / K, four times a uniform share.
+        (3, H, W) in [0, 1].
     """
+    return _heatmap(usage) if max(usage.shape) <= _MAX_CELLS else _curve(categories)
+
+
+def _heatmap(usage: Tensor) -> Tensor:
+    """One row per latent, one column per category; colours end at four times a uniform share."""
     num_latents, num_categories = usage.shape
     size = (1.8 + min(0.25 * num_categories, 8), 0.9 + min(0.22 * num_latents, 12))
     figure = Figure(figsize=size, dpi=80, layout="constrained")
@@ -43,6 +51,32 @@ def usage_heatmap(usage: Tensor) -> Tensor:
     for labels in (axis.xaxis, axis.yaxis):
         labels.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(picture, ax=axis, label="share of images", aspect=30)
+    return _pixels(figure)
+
+
+def _curve(shares: Tensor) -> Tensor:
+    """Shares of categories from the most to the least used one, as a mean over rows."""
+    num_categories = shares.shape[-1]
+    curve = shares.sort(-1, descending=True).values.mean(0).cpu().numpy()
+    used, perplexity = (shares > 0).sum(-1), torch.special.entr(shares).sum(-1).exp()
+    figure = Figure(figsize=(6, 3.5), dpi=80, layout="constrained")
+    axis = figure.add_subplot()
+    axis.plot(range(1, num_categories + 1), curve)
+    axis.axhline(1 / num_categories, color="grey", linestyle="--", linewidth=1)
+    # From a tenth of a dead category's share on; linear below, so that zeros are shown.
+    axis.set_yscale("symlog", linthresh=0.01 / num_categories)
+    axis.set(
+        xlabel="category, sorted",
+        ylabel="share",
+        ylim=(0, None),
+        title=f"{used.double().mean():,.0f} of {num_categories:,} categories in use, "
+        f"perplexity {perplexity.mean():,.0f}",
+    )
+    return _pixels(figure)
+
+
+def _pixels(figure: Figure) -> Tensor:
+    """Renders a figure, (3, H, W) in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -20,8 +20,8 @@ class SharedBuffers(pl.Callback):
     that its process sees.
     """
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Broadcasts the buffers."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Broadcasts the buffers, those of averaged weights if there are any."""
         for buffer in pl_module.buffers():
             distributed.broadcast(buffer, src=0)
 

@@ -45,9 +45,12 @@ class Evaluation:
         num_samples: m, samples of the importance-weighted bound; 0 for no bound.
         seed: Seed of the draws.
         max_decodes: Most codes that are decoded at once.
+        shades: Whether images have more than black and white pixels, so that PSNR and SSIM of
+            reconstructions say something.
     """
 
     split: str = "test"
     num_samples: int = 100
     seed: int = 0
     max_decodes: int = MAX_DECODES
+    shades: bool = False

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
+from dvae.data.decode import Decoder
 from dvae.errors import UserError
 
 __all__ = ["Source", "resized"]
 
 _CHUNK = 2048
+_WHITE = (255, 255, 255)
 
 
 class Source(ABC):
@@ -26,6 +28,7 @@ class Source(ABC):
 
     Attributes:
         files: Names of the files in the data folder, for error messages.
+        decoder: Turns files of images into images like these.
         mapped: Whether the images are memory-mapped files, which may be larger than memory.
     """
 
@@ -36,6 +39,8 @@ class Source(ABC):
         self.name = name
         self.root = root
         self.image_shape = tuple(image_shape)
+        channels, height, width = image_shape
+        self.decoder = Decoder((channels, height, width), "crop", _WHITE)
 
     @abstractmethod
     def prepare(self) -> None:

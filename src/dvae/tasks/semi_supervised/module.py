@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from dvae.distributions import log_softmax, one_hot, sample_categorical
-from dvae.models.bounds import chunked_bound
+from dvae.models.bounds import chunked_bound, decodes_at_once
 from dvae.models.usage import CodeUsage
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.tasks.semi_supervised.data import LabelledBatch
 from dvae.tasks.semi_supervised.model import ClassStyleVAE
 from dvae.tasks.semi_supervised.pictures import classes
-from dvae.training.codes import CodeModule
+from dvae.training.images import ImageModule
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["SemiSupervisedModule"]
@@ -22,7 +22,7 @@ __all__ = ["SemiSupervisedModule"]
 _STYLES = 10
 
 
-class SemiSupervisedModule(CodeModule):
+class SemiSupervisedModule(ImageModule):
     """Minimises negative bounds for unlabelled and labelled images, and a classification loss.
 
     loss = U(x) + L(x', y') − w log q(y'|x'), each a mean over its part of the batch. In training,
@@ -43,7 +43,7 @@ class SemiSupervisedModule(CodeModule):
 
     shown: ClassVar[tuple[str, ...]] = ("elbo", "relaxed_elbo", "cross_entropy")
     units: ClassVar[Mapping[str, str]] = {
-        **CodeModule.units,
+        **ImageModule.units,
         "accuracy": "% of images",
     }
 
@@ -58,7 +58,10 @@ class SemiSupervisedModule(CodeModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         usage = CodeUsage(1, model.num_classes)
-        super().__init__(usage, model.training_pass, training, evaluation, config)
+        likelihood, pixels = model.likelihood, model.pixel_mean.numel()
+        super().__init__(
+            likelihood, pixels, usage, model.training_pass, training, evaluation, config
+        )
         self.model = model
         self.classification_weight = classification_weight
         self.deformation = deformation
@@ -121,4 +124,5 @@ class SemiSupervisedModule(CodeModule):
             log_class = log_q.gather(-1, codes.T).T + math.log(self.model.num_classes)
             return self.model.log_weight(images, y, noise).double() - log_class
 
-        return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))
+        at_once = decodes_at_once(self.model.output_bias.numel(), self.evaluation.max_decodes)
+        return chunked_bound(draw, num_samples, at_once // len(images))

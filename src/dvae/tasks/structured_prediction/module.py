@@ -15,18 +15,18 @@ from dvae.distributions import (
     one_hot,
     sample_categorical,
 )
-from dvae.models.bounds import chunked_bound
+from dvae.models.bounds import chunked_bound, decodes_at_once
 from dvae.models.usage import CodeUsage
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.tasks.structured_prediction.model import StochasticNetwork, halves
 from dvae.tasks.structured_prediction.pictures import completions
-from dvae.training.codes import CodeModule
+from dvae.training.images import ImageModule
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["StructuredPredictionModule"]
 
 
-class StructuredPredictionModule(CodeModule):
+class StructuredPredictionModule(ImageModule):
     """Maximises log (1/m) Σ_s p(y|z_s), a bound on log p(y|x) with z_s drawn from p(z|x).
 
     With m = 1 and a score-function estimator, this is the expected log-likelihood. Metrics, in nats
@@ -52,7 +52,10 @@ class StructuredPredictionModule(CodeModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         usage = CodeUsage(len(network.layers) * network.num_latents, network.num_categories)
-        super().__init__(usage, network.training_pass, training, evaluation, config)
+        likelihood, pixels = network.likelihood, network.pixel_mean.numel()
+        super().__init__(
+            likelihood, pixels, usage, network.training_pass, training, evaluation, config
+        )
         self.network = network
         self.num_samples = num_samples
 
@@ -118,4 +121,5 @@ class StructuredPredictionModule(CodeModule):
 
             return network.likelihood.log_prob(lower, network.propagate(upper, hard))
 
-        return chunked_bound(draw, num_samples, self.evaluation.max_decodes // len(images))
+        at_once = decodes_at_once(network.output_bias.numel(), self.evaluation.max_decodes)
+        return chunked_bound(draw, num_samples, at_once // len(images))

@@ -1,17 +1,18 @@
 """Training and evaluation of a VAE with Lightning."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
 from dvae.data.module import ImageDataModule
 from dvae.distributions import concrete_sample, gumbel_from_uniform, one_hot
-from dvae.errors import UserError
 from dvae.models.bounds import Enumeration, exact_log_likelihood, sampled_bound
 from dvae.models.objectives import Objective
 from dvae.models.usage import CodeUsage, MutualInformation
@@ -19,9 +20,10 @@ from dvae.models.vae import VAE
 from dvae.options import MAX_ENUMERATION
 from dvae.randomness import ImageStreams, keyed_generator
 from dvae.schedules import Constant, Schedule
+from dvae.tasks.vae.inference import VAEInference
 from dvae.tasks.vae.pictures import reconstructions, samples
-from dvae.training.codes import CodeModule
-from dvae.training.pictures import usage_heatmap
+from dvae.training.images import ImageModule
+from dvae.training.pictures import usage_picture
 from dvae.training.settings import Evaluation, Training
 
 __all__ = ["VAEModule"]
@@ -30,18 +32,26 @@ _COLLAPSED = 0.1
 """A rate below this, in nats, counts as a collapsed posterior."""
 _FULL = 0.97
 """Fraction of the ceiling above which a rate counts as full; the same for the distortion."""
-_CHUNK = 1000
-"""Images whose distortion is computed at a time, as they may be more than fit in memory."""
+_PICTURE_LOGITS = 2**26
+"""Most logits of the images in the pictures."""
+_MAX_SCORED = 1024
+"""Most codes that are enumerated where each pair of image and code needs a score of its own."""
+_AT_ONCE = 100
+"""Images that are compared with others at once."""
+_HALF_WINDOW = 5
+"""Pixels by which SSIM's window of 11 × 11 exceeds an image."""
 
 
-class VAEModule(CodeModule):
+class VAEModule(VAEInference, ImageModule):
     """Minimises an objective; reports bounds of the discrete model.
 
     Metrics, in nats per image: `elbo`, `rate` and `distortion` with one-hot codes drawn from
     q(z|x), `relaxed_elbo` with Concrete samples at the current temperature (a surrogate, not a
-    bound), and in the test `nll_iw{m}` and, if the codes can be enumerated, `nll_exact`. The draws
-    for an image depend only on the seed and its index, so that evaluations are reproducible. β is a
-    function of the global step, too.
+    bound), and in the test `nll_iw{m}` and, if the codes can be enumerated, `nll_exact`. If images
+    are not binarized, `psnr` (in dB, from the mean squared error over the split) and `ssim` (the
+    mean over images) compare them with the likelihood's mean, given the same codes as in `elbo`.
+    The draws for an image depend only on the seed and its index, so that evaluations are
+    reproducible. β is a function of the global step, too.
 
     Args:
         vae: The model.
@@ -52,6 +62,11 @@ class VAEModule(CodeModule):
         config: See `TaskModule`.
     """
 
+    units: ClassVar[Mapping[str, str]] = {
+        **ImageModule.units,
+        "psnr": "dB",
+        "ssim": "at most 1",
+    }
     beta_now: Tensor
 
     def __init__(
@@ -64,12 +79,15 @@ class VAEModule(CodeModule):
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        usage = CodeUsage(vae.num_latents, vae.num_categories)
+        shared = vae.decoder.shared_codebook
+        usage = CodeUsage(vae.num_latents, vae.num_categories, shared=shared)
         training_pass = None if objective is None else objective.training_pass
-        super().__init__(usage, training_pass, training, evaluation, config)
+        pixels = vae.pixel_mean.numel()
+        super().__init__(vae.likelihood, pixels, usage, training_pass, training, evaluation, config)
         self.vae = vae
         self.beta = beta or Constant(1.0)
         self.information = MutualInformation()
+        self.similarity = _similarity(vae.pixel_mean.shape)
         # A tensor, because a new number would recompile the training pass.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
         self._enumeration: Enumeration | None = None
@@ -82,12 +100,20 @@ class VAEModule(CodeModule):
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 
+    def on_validation_epoch_start(self) -> None:
+        """Resets the statistics."""
+        super().on_validation_epoch_start()
+        self.similarity.reset()
+
     def on_test_epoch_start(self) -> None:
         """Resets the statistics, and decodes all codes if they are few."""
         super().on_test_epoch_start()
+        self.similarity.reset()
         self.information.reset()
-        few = self.vae.num_categories**self.vae.num_latents <= MAX_ENUMERATION
-        self._enumeration = Enumeration.of(self.vae, self.device) if few else None
+        vae = self.vae
+        linear = vae.likelihood.linear_form(vae.output_bias.detach().unsqueeze(0)) is not None
+        few = vae.num_categories**vae.num_latents <= (MAX_ENUMERATION if linear else _MAX_SCORED)
+        self._enumeration = Enumeration.of(vae, self.device) if few else None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the bounds of the discrete and the relaxed model."""
@@ -108,20 +134,28 @@ class VAEModule(CodeModule):
             likelihoods["nll_exact"] = -exact_log_likelihood(self._enumeration, batch.images)
         self.log_means(likelihoods, options.split)
 
+    def on_validation_epoch_end(self) -> None:
+        """Logs statistics of the codes, and the similarity of reconstructions."""
+        super().on_validation_epoch_end()
+        self._log_similarity("val")
+
     def on_test_epoch_end(self) -> None:
-        """Logs statistics of the codes, and the mutual information of images and codes."""
+        """Adds the mutual information of images and codes to the statistics of validation."""
         super().on_test_epoch_end()
+        self._log_similarity(self.evaluation.split)
         information = self.information.compute()
         self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and code usage in the last evaluation."""
-        images = to_unit(data.images(split)[:64].to(self.device))
+        # Fewer with large codebooks, whose logits take much memory.
+        count = max(8, min(64, _PICTURE_LOGITS // (self.vae.num_latents * self.vae.num_categories)))
+        images = to_unit(data.images(split)[:count].to(self.device))
         generator = keyed_generator("pictures", seed, device=self.device)
         return {
             "reconstructions": reconstructions(self.vae, images, generator)[0],
             "samples": samples(self.vae, 64, generator)[0],
-            "code_usage": usage_heatmap(self.usage.usage()),
+            "code_usage": usage_picture(self.usage.usage(), self.usage.categories()),
         }
 
     def concerns(self, metrics: Mapping[str, float], data: ImageDataModule) -> dict[str, str]:
@@ -134,7 +168,7 @@ class VAEModule(CodeModule):
                 f"the rate is {rate:.3f} nats: codes carry no information about images; a smaller "
                 "objective.beta, or objective.warmup, may help"
             )
-        elif rate > _FULL * ceiling and distortion > _FULL * self._mean_distortion(data):
+        elif rate > _FULL * ceiling and self._is_full(distortion, data):
             concerns["rate without information"] = (
                 f"the rate is {rate:.2f} of at most {ceiling:.2f} nats, but the distortion, "
                 f"{distortion:.2f}, is close to that of the mean image; another seed, a smaller "
@@ -142,106 +176,17 @@ class VAEModule(CodeModule):
             )
         return concerns
 
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """The most probable code of each image, arg max_k q(z_n = k|x).
-
-        Args:
-            images: (B, C, H, W) on any device, as uint8 in 0 … 255 or as floats in [0, 1], with the
-                size of the training images. A model of binarized images expects such.
-
-        Returns:
-            Categories in 0 … K − 1, (B, N), int64. For their probabilities, `self.vae.encode`
-            returns the logits of q(z|x), (B, N, K).
-
-        Raises:
-            UserError: If the shape or a value is wrong.
-        """
-        return self.vae.encode(self._checked_images(images)).argmax(-1)
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """The mean image of codes, E[x|z].
-
-        Args:
-            codes: Categories in 0 … K − 1, (..., N), of any integer type; or one-hot or relaxed
-                codes, (..., N, K), as floats.
-
-        Returns:
-            Images in [0, 1], (..., C, H, W).
-
-        Raises:
-            UserError: If the shape or a value is wrong.
-        """
-        codes, vae = torch.as_tensor(codes).to(self.device), self.vae
-        shape: tuple[int, ...] = (vae.num_latents,)
-        if codes.is_floating_point():
-            shape = (*shape, vae.num_categories)
-        if tuple(codes.shape[-len(shape) :]) != shape:
-            raise UserError(
-                f"codes: expected shape (..., {', '.join(map(str, shape))}) for values of type "
-                f"{codes.dtype}, found {tuple(codes.shape)}"
-            )
-        if codes.is_floating_point():
-            return vae.likelihood.mean(vae.decode(codes.to(vae.pixel_mean.dtype)))
-        if codes.numel() and not 0 <= codes.min() <= codes.max() < vae.num_categories:
-            raise UserError(
-                f"codes: expected categories from 0 to {vae.num_categories - 1}, found "
-                f"{codes.min()} to {codes.max()}"
-            )
-        return vae.likelihood.mean(vae.decode_codes(codes.long()))
-
-    @torch.no_grad()
-    def sample(self, num_images: int, generator: Generator | None = None) -> Tensor:
-        """Mean images of codes drawn from the prior, E[x|z] with z ~ p(z).
-
-        Args:
-            num_images: M, at least 0.
-            generator: Source of randomness on the model's device; torch's own by default.
-
-        Returns:
-            Images in [0, 1], (M, C, H, W). For their codes, decode those that
-            `self.vae.prior.sample` returns, (M, N).
-        """
-        return self.decode(self.vae.prior.sample(num_images, generator=generator))
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """The mean image of each image's most probable code: `decode(encode(images))`.
-
-        Args:
-            images: See `encode`.
-
-        Returns:
-            Images in [0, 1], (B, C, H, W).
-        """
-        return self.decode(self.encode(images))
-
-    def _checked_images(self, images: Tensor) -> Tensor:
-        images, mean = torch.as_tensor(images), self.vae.pixel_mean
-        if images.ndim != 4 or images.shape[1:] != mean.shape:
-            shape = ", ".join(map(str, mean.shape))
-            raise UserError(f"images: expected shape (B, {shape}), found {tuple(images.shape)}")
-        if images.dtype == torch.uint8:
-            images = to_unit(images)
-        # NaN fails the comparison, too.
-        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
-            raise UserError(
-                "images: expected uint8 or values in [0, 1], found values from "
-                f"{images.min():g} to {images.max():g}"
-            )
-        return images.to(self.device, mean.dtype)
-
-    def _mean_distortion(self, data: ImageDataModule) -> float:
-        """Distortion if every validation image is decoded as the mean training image, in nats."""
+    def _is_full(self, distortion: float, data: ImageDataModule) -> bool:
+        """Whether the distortion is close to that of the mean training image, in nats."""
         if self._baseline is None:
             likelihood, images = self.vae.likelihood, data.images("val")
             parameters = likelihood.start(data.pixel_mean().to(images.device))
-            total = sum(
-                likelihood.log_prob(to_unit(part), parameters).sum().item()
-                for part in images.split(_CHUNK)
-            )
-            self._baseline = -total / len(images)
-        return self._baseline
+            parts = [
+                likelihood.log_prob(to_unit(part), parameters) for part in images.split(_AT_ONCE)
+            ]
+            self._baseline = -torch.cat(parts).mean().item()
+        # The distortion of a density may be negative.
+        return distortion > self._baseline - (1 - _FULL) * abs(self._baseline)
 
     def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
         vae = self.vae
@@ -250,12 +195,31 @@ class VAEModule(CodeModule):
         noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
         codes = (logits + noise).argmax(-1)
         z = one_hot(codes, vae.num_categories, logits.dtype)
-        distortion, rate = vae.distortion(batch.images, z), vae.rate(logits, z)
+        parameters, rate = vae.decode(z), vae.rate(logits, z)
+        distortion = -vae.likelihood.log_prob(batch.images, parameters)
         terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
         if vae.layer.estimator.uses_temperature:
             relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
             relaxed_distortion = vae.distortion(batch.images, relaxed)
             terms["relaxed_elbo"] = -(relaxed_distortion + vae.rate(logits, relaxed))
         self.usage.update(logits, codes)
+        if self.evaluation.shades:
+            means = vae.likelihood.mean(parameters)
+            for pair in zip(means.split(_AT_ONCE), batch.images.split(_AT_ONCE), strict=True):
+                self.similarity.update(*(images.float() for images in pair))
         self.log_means(terms, split)
         return logits, codes, streams
+
+    def _log_similarity(self, split: str) -> None:
+        if self.evaluation.shades:
+            values = self.similarity.compute()
+            self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+
+
+def _similarity(image_shape: Sequence[int]) -> MetricCollection:
+    """Similarity of images in [0, 1]: SSIM needs images larger than half its window."""
+    metrics: dict[str, Metric | MetricCollection] = {"psnr": PeakSignalNoiseRatio(data_range=1.0)}
+    if min(image_shape[1:]) > _HALF_WINDOW:
+        metrics["ssim"] = StructuralSimilarityIndexMeasure(data_range=1.0)
+    # The sums over a split would lose digits in single precision.
+    return MetricCollection(metrics, compute_groups=False).set_dtype(torch.float64)

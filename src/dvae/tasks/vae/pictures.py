@@ -3,11 +3,13 @@
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.distributions import concrete_sample, gumbel_noise
 from dvae.models.vae import VAE
 from dvae.training.pictures import picture_grid
 
 __all__ = [
+    "columns",
+    "decoded",
     "interpolation_codes",
     "posterior_codes",
     "reconstructions",
@@ -17,6 +19,8 @@ __all__ = [
 ]
 
 _COLUMNS = 16
+_DECODES = 1024
+"""Most codes that are decoded at once."""
 
 
 @torch.no_grad()
@@ -46,33 +50,43 @@ def reconstructions(
     logits = vae.encode(images)
     noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
     codes = (logits + noise).argmax(-1)
-    hard = one_hot(codes, vae.num_categories, logits.dtype)
-    relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
-    mean, rows, columns = vae.likelihood.mean, [], min(_COLUMNS, len(images))
-    for part in torch.arange(len(images), device=images.device).split(columns):
+    mean, rows, width = vae.likelihood.mean, [], min(_COLUMNS, len(images))
+    for part in torch.arange(len(images), device=images.device).split(width):
         # Pad a short last row, so that the grid keeps its rows.
-        blank = images.new_ones(columns - len(part), *images.shape[1:])
+        blank = images.new_ones(width - len(part), *images.shape[1:])
+        relaxed = concrete_sample(logits[part], vae.layer.temperature, noise[part]).exp()
         for drawn in (
             images[part],
-            mean(vae.decode(hard[part])),
-            mean(vae.decode(relaxed[part])),
+            mean(vae.decode_codes(codes[part])),
+            mean(vae.decode(relaxed)),
         ):
             rows += [drawn.float(), blank]
-    return picture_grid(torch.cat(rows), columns), codes
+    return picture_grid(torch.cat(rows), width), codes
 
 
 @torch.no_grad()
 def render(vae: VAE, codes: Tensor, columns: int) -> Tensor:
     """A grid of the mean images of codes (..., N), row by row."""
-    images = vae.likelihood.mean(vae.decode_codes(codes.flatten(0, -2)))
-    return picture_grid(images.float(), columns)
+    return picture_grid(decoded(vae, codes), columns)
+
+
+@torch.no_grad()
+def decoded(vae: VAE, codes: Tensor) -> Tensor:
+    """Mean images of codes (..., N), (M, C, H, W), decoded in parts."""
+    parts = codes.flatten(0, -2).split(_DECODES)
+    return torch.cat([vae.likelihood.mean(vae.decode_codes(part)).float() for part in parts])
 
 
 @torch.no_grad()
 def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
     """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N)."""
     codes = vae.prior.sample(num_images, generator=generator)
-    return render(vae, codes, columns=max(1, round(num_images**0.5))), codes
+    return render(vae, codes, columns(num_images)), codes
+
+
+def columns(num_images: int) -> int:
+    """Columns of a grid that is about square."""
+    return max(1, round(num_images**0.5))
 
 
 def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from dvae.errors import UserError
 from dvae.tasks.base import Drawing
 from dvae.tasks.images import ImageTask, first_images
 from dvae.tasks.options import SampleConfig
@@ -11,7 +13,7 @@ from dvae.tasks.vae.config import StoredVAEConfig, VAEConfig
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
-    from torch import Generator
+    from torch import Generator, Tensor
 
     from dvae.data.module import ImageDataModule
     from dvae.tasks.vae.module import VAEModule
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["TASK", "VAETask"]
 
 _INTERPOLATION_STEPS = 10
+_MAX_PICTURES = 50_000
+"""Most images in a traversal."""
 
 
 class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
@@ -26,8 +30,14 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
 
     stored = StoredVAEConfig
     config = VAEConfig
-    drawings: ClassVar = {"prior": 64, "reconstructions": 64, "traversal": 1, "interpolation": 8}
-    options = ImageTask.options | {"num_steps"}
+    drawings: ClassVar = {
+        "prior": 64,
+        "reconstructions": 64,
+        "traversal": 1,
+        "interpolation": 8,
+        "decode": 64,
+    }
+    options = ImageTask.options | {"num_steps", "images", "codes", "separate"}
 
     def module(self, config: VAEConfig, data: ImageDataModule) -> VAEModule:
         """A new model, whose output starts at the mean training image."""
@@ -41,7 +51,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
             objective=config.objective.build(),
             beta=config.objective.beta_schedule(total_steps),
             training=config.build_training(total_steps),
-            evaluation=Evaluation(num_samples=config.test_samples),
+            evaluation=Evaluation(num_samples=config.test_samples, shades=data.shades),
             config=config.model_dump(),
         )
 
@@ -66,26 +76,96 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         config: SampleConfig,
         generator: Generator,
     ) -> Drawing:
-        """Samples, reconstructions, traversals or interpolations; see `Task.draw`."""
+        """Samples, reconstructions, traversals, interpolations or given codes; see `Task.draw`."""
+        from dvae.tasks.vae.pictures import decoded
+
+        _check_inputs(what, config)
+        drawing = self._draw(module, data, what, config, generator)
+        if not config.separate:
+            return drawing
+        return replace(drawing, images=decoded(module.vae, drawing.codes))
+
+    def _draw(
+        self,
+        module: VAEModule,
+        data: ImageDataModule,
+        what: str,
+        config: SampleConfig,
+        generator: Generator,
+    ) -> Drawing:
         from dvae.data.binarize import to_unit
-        from dvae.tasks.vae import pictures
+        from dvae.tasks.vae import inputs, pictures
 
         vae, count = module.vae, config.num_images or self.drawings[what]
         if what == "prior":
             return Drawing(*pictures.samples(vae, count, generator))
+        if config.codes is not None:
+            codes = inputs.read_codes(config.codes, vae.prior.grid, vae.num_categories)
+            codes = _first(codes, config.num_images, count, config.codes).to(module.device)
+            return Drawing(pictures.render(vae, codes, pictures.columns(len(codes))), codes)
         pairs = 2 if what == "interpolation" else 1
-        images = first_images(data, config.split or "test", count, pairs)
-        inputs = to_unit(images.to(module.device))
+        if config.images is not None:
+            files = [config.images] if isinstance(config.images, str) else config.images
+            images = inputs.read_images(files, data.source.decoder)
+            images = _first(images, config.num_images, count, "images", pairs)
+        else:
+            images = first_images(data, config.split or "test", count, pairs)
+        shown = to_unit(images.to(module.device))
         if what == "reconstructions":
-            return Drawing(*pictures.reconstructions(vae, inputs, generator))
-        codes = pictures.posterior_codes(vae, inputs, generator)
+            return Drawing(*pictures.reconstructions(vae, shown, generator))
+        codes = pictures.posterior_codes(vae, shown, generator)
         if what == "traversal":
             columns = vae.num_categories
+            _check_count(len(codes) * vae.num_latents * columns)
             path = pictures.traversal_codes(codes, columns)
         else:
             columns = config.num_steps or _INTERPOLATION_STEPS
             path = pictures.interpolation_codes(codes[::2], codes[1::2], columns, generator)
         return Drawing(pictures.render(vae, path, columns), path)
+
+
+def _check_inputs(what: str, config: SampleConfig) -> None:
+    """Checks that the drawing uses the files that are given.
+
+    Raises:
+        UserError: If it needs or ignores one.
+    """
+    if (what == "decode") != (config.codes is not None):
+        raise UserError(
+            "codes: expected a file with codes for what=decode, found none; give codes=…"
+            if what == "decode"
+            else f"codes: expected null with what={what}, found {config.codes}"
+        )
+    for key in ("images", "split"):
+        value = getattr(config, key)
+        if value is not None and what in ("prior", "decode"):
+            raise UserError(f"{key}: expected null with what={what}, found {value}")
+    if config.images is not None and config.split is not None:
+        raise UserError(f"split: expected null with images of your own, found {config.split}")
+
+
+def _first(given: Tensor, asked: int | None, default: int, key: str, each: int = 1) -> Tensor:
+    """The first entries of a file: as many as asked for, or else at most the default.
+
+    Raises:
+        UserError: If there are fewer than asked for.
+    """
+    count = asked or max(1, min(default, len(given) // each))
+    if count * each > len(given):
+        raise UserError(
+            f"num_images: expected at most the {len(given)} in {key}, found {count}"
+            + (" pairs" if each > 1 else "")
+        )
+    return given[: count * each]
+
+
+def _check_count(count: int) -> None:
+    """Refuses a traversal of a large codebook, which no picture can show."""
+    if count > _MAX_PICTURES:
+        raise UserError(
+            f"what=traversal: expected at most {_MAX_PICTURES:,} images, one for each latent and "
+            f"category, found {count:,}"
+        )
 
 
 TASK = VAETask()

@@ -1,0 +1,67 @@
+"""Options of the networks in `resnet.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from dvae.networks.options import Activation, NetworkOptions, Normalization
+from dvae.options import Count
+
+if TYPE_CHECKING:
+    from dvae.networks.base import Decoder, Encoder
+
+__all__ = ["ResNetOptions"]
+
+
+class ResNetOptions(NetworkOptions):
+    """See `dvae.networks.resnet`.
+
+    Attributes:
+        num_categories: K, at most 8,192; all codes of the grid share one codebook.
+        embedding_dim: D, the length of the codebook's vectors.
+        downsample: d; an image of H × W pixels has ceil(H / d) × ceil(W / d) codes.
+        channels: Channels of the residual blocks.
+        blocks: Residual blocks in the encoder, and in the decoder.
+        activation: Activation before each convolution of a block.
+        normalization: Normalization before each activation.
+    """
+
+    name: Literal["resnet"] = "resnet"
+    num_categories: Annotated[int, Field(ge=2, le=8192)] = 512
+    embedding_dim: Count = 64
+    downsample: Literal[2, 4, 8] = 4
+    channels: Count = 128
+    blocks: Count = 2
+    activation: Activation = "relu"
+    normalization: Normalization = "none"
+
+    def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """Codes from top to bottom and from left to right."""
+        _, height, width = image_shape
+        return (-(-height // self.downsample), -(-width // self.downsample))
+
+    def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
+        """Builds the encoder; see `NetworkOptions.build_encoder`."""
+        from dvae.networks.resnet import ResNetEncoder
+
+        return ResNetEncoder(image_shape[0], self.num_categories, **self._sizes())
+
+    def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
+        """Builds the decoder; see `NetworkOptions.build_decoder`."""
+        from dvae.networks.resnet import ResNetDecoder
+
+        return ResNetDecoder(
+            (channels, *image_shape[1:]),
+            self.grid(image_shape),
+            self.num_categories,
+            embedding_dim=self.embedding_dim,
+            **self._sizes(),
+        )
+
+    def _sizes(self) -> dict[str, Any]:
+        """The arguments that encoder and decoder share."""
+        names = ("downsample", "channels", "blocks", "activation", "normalization")
+        return {name: getattr(self, name) for name in names}
