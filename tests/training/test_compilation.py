@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
+from torch._inductor.exc import CppCompileError, InductorError
 
 from dvae.commands.train import train
 from dvae.errors import UserError
 from dvae.training import compilation
-from dvae.training.compilation import prepare_compilation
+from dvae.training.compilation import compiler_errors, prepare_compilation
 
 CPU = torch.device("cpu")
 SMALL = ["debug=fast", "model.hidden=[8]", "data.eval_batch_size=50", "compile=true"]
@@ -86,11 +87,23 @@ def test_a_user_without_a_name_has_a_folder(monkeypatch, tmp_path):
     assert os.environ[CACHE] == str(tmp_path / f"torchinductor_uid_{os.getuid()}")
 
 
-@pytest.mark.parametrize("fault", ["file in the way", "noexec", "no folder"])
-def test_an_unusable_temporary_folder_is_replaced(monkeypatch, tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("file in the way", False),
+        ("file in the way", True),
+        ("noexec", False),
+        ("noexec", True),
+        ("no folder", False),
+    ],
+)
+def test_an_unusable_temporary_folder_is_replaced(monkeypatch, tmp_path, fault, named):
     temporary = tmp_path / "tmp"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(compilation.tempfile, "gettempdir", lambda: str(temporary))
+    if named:
+        # So does torch, as soon as it looks for its folder.
+        monkeypatch.setenv(CACHE, str(temporary / "torchinductor_root"))
     if fault == "file in the way":
         temporary.write_text("")
     elif fault == "noexec":
@@ -112,9 +125,22 @@ def test_an_unusable_temporary_folder_is_replaced(monkeypatch, tmp_path, fault):
 
 def test_a_run_without_any_folder_ends_in_one_line(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(compilation.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match=f"run from, found none; name one in {CACHE}"):
         prepare_compilation(CPU)
+
+
+def test_what_the_compiler_complains_about_becomes_one_line():
+    complaint = "x.h: fatal error: cannot write PCH file: No space left on device"
+    output = f"x.h: In function:\n{complaint}\ncompilation terminated."
+    with (
+        pytest.raises(UserError, match=f"compile: expected the C\\+\\+ .*found: {complaint}; give"),
+        compiler_errors(),
+    ):
+        raise InductorError(CppCompileError(["g++"], output), None)
+    with pytest.raises(InductorError), compiler_errors():
+        raise InductorError(AssertionError("a fault of torch or ours"), None)
 
 
 @pytest.mark.parametrize(("device", "graph"), [("cpu", False), ("cuda", True)])

@@ -23,7 +23,7 @@ from dvae.tasks import find_task
 from dvae.training.averaging import AveragedWeights
 from dvae.training.callbacks import Concerns, Pictures
 from dvae.training.checkpoints import CheckpointFiles, check_resumable, load_checkpoint
-from dvae.training.compilation import prepare_compilation
+from dvae.training.compilation import compiler_errors, prepare_compilation
 from dvae.training.config import RunConfig
 from dvae.training.devices import describe_device, resolve_device
 from dvae.training.fast import Speed, choose_speed
@@ -96,7 +96,8 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> dict[str, fl
             say("compile: the first step waits until torch has compiled the training pass")
         alone = trainer.world_size == 1
         module.compile_training(device, backward=alone and speed.precision != 16)
-    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    with compiler_errors():
+        trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
     checkpoint = last if best is None else best.path
     results = trainer.test(
         module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False

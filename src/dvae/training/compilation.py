@@ -10,13 +10,15 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from dvae.errors import UserError
 
-__all__ = ["obstacle", "prepare_compilation"]
+__all__ = ["compiler_errors", "obstacle", "prepare_compilation"]
 
 _C = ("C", "CC", ("gcc", "clang", "cc"))
 _CPP = ("C++", "CXX", ("g++", "clang++", "c++", "cl"))
@@ -41,6 +43,26 @@ def prepare_compilation(device: torch.device) -> None:
 
         # Left alone, torch takes no compiler but g++.
         torch._inductor.config.cpp.cxx = (None, _compiler(*_CPP[1:]) or "")
+
+
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turns what the C++ compiler complains about, such as a full disk, into one line.
+
+    Raises:
+        UserError: If the compiler failed; any other error keeps its traceback.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        output = getattr(getattr(error, "inner_exception", None), "output", None)
+        if not isinstance(output, str):
+            raise
+        lines = [line for line in output.splitlines() if "error" in line]
+        raise UserError(
+            f"compile: expected the C++ compiler to succeed, found: {(lines or [output])[0]}; give "
+            "compile=false to train without it"
+        ) from error
 
 
 def obstacle(on_gpu: bool) -> str:
@@ -94,19 +116,21 @@ def _complaint(compiler: str, kind: str) -> str:
 
 
 def _cache_folder() -> Path | None:
-    """The folder that the user names, otherwise torch's own or one at home; None if unusable."""
+    """The first folder for compiled code that can be used; None if none can."""
     return next((folder for folder in _folders() if _is_usable(folder)), None)
 
 
 def _folders() -> list[Path]:
-    if given := os.environ.get(_CACHE):
-        return [Path(given)]
+    """The folder that the variable names, then torch's default, then one at home."""
     folders = []
     with contextlib.suppress(OSError):  # There is no temporary folder.
         folders.append(Path(tempfile.gettempdir()))
     with contextlib.suppress(RuntimeError):  # There is no home.
         folders.append(Path.home() / ".cache")
-    return [folder / f"torchinductor_{_user()}" for folder in folders]
+    # Torch sets the variable itself, to its default, so that an unusable one may not be the user's.
+    given = os.environ.get(_CACHE)
+    named = [Path(given)] if given else []
+    return [*named, *(folder / f"torchinductor_{_user()}" for folder in folders)]
 
 
 def _user() -> str:
