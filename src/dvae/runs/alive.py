@@ -34,7 +34,8 @@ def is_alive(process: Mapping[str, Any]) -> bool:
     # A zombie has ended, but nobody has asked for its exit code yet.
     if state == "Z":
         return False
-    return start == process.get("started", start) or start is None
+    known = process.get("started")
+    return None in (start, known) or start == known
 
 
 def _state_and_start(pid: int) -> tuple[str, int | None]:

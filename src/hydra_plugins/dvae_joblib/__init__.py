@@ -137,7 +137,7 @@ class JoblibLauncher(Launcher):
 
     def _lost(self, error: BaseException, index: int, overrides: Sequence[str]) -> JobReturn:
         config = _compose(self.hydra_context, self.config, index, overrides)
-        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+        folder = Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)).absolute()
         if read_json(folder / "status.json").get("state", "running") == "running":
             _LOG.error("%s: %s", folder.name, record(folder, error))
         with open_dict(config.hydra.runtime):
