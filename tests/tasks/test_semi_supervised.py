@@ -257,7 +257,6 @@ def test_every_option_trains(tmp_path, data_dir, option):
     [
         (["model.num_classes=9"], "model.num_classes: expected at least the 10 classes"),
         (["data.name=emnist"], "model.num_classes: expected at least the 47 classes"),
-        (["data.size=[30,28]"], "data.size: expected multiples of 4, which"),
         (["estimator=exact", "temperature=constant"], "temperature: expected none"),
         (["data.name=omniglot"], "data.name"),
         (["callbacks.gradient_snr=5"], "callbacks.gradient_snr: expected null"),
@@ -296,5 +295,7 @@ def test_training_evaluation_and_sampling(tmp_path, data_dir):
     assert codes.shape == (10, 5, 1)
     assert (codes[:, :, 0] == np.arange(10)[:, None]).all()
     values["data"]["name"] = "omniglot"
-    with pytest.raises(UserError, match="data.name: expected one of fashion_mnist, kmnist, mnist"):
+    with pytest.raises(
+        UserError, match="data.name: expected one of .*fashion_mnist, kmnist, mnist, svhn"
+    ):
         sample(check(SampleConfig, values))

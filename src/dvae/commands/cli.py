@@ -191,9 +191,9 @@ def _compose(name: str, overrides: list[str], *, with_hydra: bool = False) -> Di
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    """Resolved plain values, without the helper keys that start with an underscore."""
+    """Resolved plain values, without helper keys such as `_tuned`; `_target_` is none of them."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return {key: value for key, value in values.items() if not key.startswith("_")}
+    return {k: v for k, v in values.items() if not k.startswith("_") or k.endswith("_")}
 
 
 def _refuse(error: Exception, name: str) -> NoReturn:
