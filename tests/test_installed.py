@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 import zipfile
 from pathlib import Path
@@ -164,4 +165,4 @@ def test_the_notebook_is_kept_with_its_pictures_and_no_paths():
     assert text.count('"image/png"') == 3
     assert len(text) < 200_000
     assert str(Path.home()) not in text
-    assert "/tmp/" not in text
+    assert tempfile.gettempdir() not in text

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -20,14 +21,14 @@ class GridSweeper(BasicSweeper):
         Values of single keys do not decide whether a configuration composes. With a run for each of
         them, a sweep of 1,000 runs would be silent for a minute.
         """
-        assert self.config is not None
-        states = Path(self.config.hydra.sweep.dir).rglob("status.json")
+        config: Any = self.config
+        states = Path(config.hydra.sweep.dir).rglob("status.json")
         ended = sum(read_json(path).get("state") in FINAL for path in states)
         print(f"{len(batch)} runs{f', {ended} of which have ended' if ended else ''}", flush=True)
         kinds = {tuple(filter(self._chooses_option, job)): job for job in batch}
         super().validate_batch_is_legal(list(kinds.values()))
 
     def _chooses_option(self, override: str) -> bool:
-        assert self.hydra_context is not None
+        context: Any = self.hydra_context
         group = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        return bool(self.hydra_context.config_loader.get_group_options(group))
+        return bool(context.config_loader.get_group_options(group))

@@ -78,14 +78,19 @@ class OmniglotOptions(ImageDataOptions):
         return Omniglot(self.name, root, self.image_shape)
 
 
-class CIFAR10Options(ImageDataOptions):
-    """See `dvae.data.sources.torchvision.CIFAR10`."""
+class _ColourOptions(ImageDataOptions):
+    """Photographs of 32 × 32 pixels."""
 
-    name: Literal["cifar10"] = "cifar10"
     size: ImageSize = 32
     binarization: Binarization = "none"
     validation: Share = 5000
     channels = 3
+
+
+class CIFAR10Options(_ColourOptions):
+    """See `dvae.data.sources.torchvision.CIFAR10`."""
+
+    name: Literal["cifar10"] = "cifar10"
     num_classes = 10
 
     def build_source(self, root: Path) -> Source:
@@ -95,14 +100,10 @@ class CIFAR10Options(ImageDataOptions):
         return CIFAR10(self.name, root, self.image_shape)
 
 
-class CIFAR100Options(ImageDataOptions):
+class CIFAR100Options(_ColourOptions):
     """See `dvae.data.sources.torchvision.CIFAR100`."""
 
     name: Literal["cifar100"] = "cifar100"
-    size: ImageSize = 32
-    binarization: Binarization = "none"
-    validation: Share = 5000
-    channels = 3
     num_classes = 100
 
     def build_source(self, root: Path) -> Source:
@@ -112,14 +113,10 @@ class CIFAR100Options(ImageDataOptions):
         return CIFAR100(self.name, root, self.image_shape)
 
 
-class SVHNOptions(ImageDataOptions):
+class SVHNOptions(_ColourOptions):
     """See `dvae.data.sources.torchvision.SVHN`."""
 
     name: Literal["svhn"] = "svhn"
-    size: ImageSize = 32
-    binarization: Binarization = "none"
-    validation: Share = 5000
-    channels = 3
     num_classes = 10
 
     def build_source(self, root: Path) -> Source:
