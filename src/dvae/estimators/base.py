@@ -14,6 +14,7 @@ from dvae.distributions import (
     draw_one_hot,
     gumbel_noise,
     log_softmax,
+    one_hot,
     without_infinity,
     working_dtype,
 )
@@ -55,6 +56,15 @@ class CodeSample:
     logits: Tensor
     scaled: Tensor | None = None
     dim: int = -1
+
+    @property
+    def hard_z(self) -> Tensor:
+        """One-hot codes with the gradient of z: z itself unless it is relaxed."""
+        if self.scaled is None:
+            return self.z
+        latents = self.z.movedim(self.dim, -1)
+        hot = one_hot(self.codes, latents.shape[-1], latents.dtype)
+        return replace_gradient(hot, latents).movedim(-1, self.dim)
 
     @property
     def log_z(self) -> Tensor | None:

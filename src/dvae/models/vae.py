@@ -100,19 +100,20 @@ class VAE(nn.Module):
         """−log p(x|z) in nats: (B, C, H, W) and one-hot or relaxed (..., B, N, K) → (..., B)."""
         return -self.likelihood.log_prob(images, self.decode(z))
 
-    def rate(self, logits: Tensor, z: Tensor) -> Tensor:
+    def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Σ_n KL(q_n ‖ p_n(·|z_<n)) in nats.
 
         Args:
             logits: Logits of q(z|x), (B, N, K).
             z: Codes drawn from q, (..., B, N, K).
+            context: What the prior is given besides, (B, C).
 
         Returns:
             (B,), or (..., B) with a prior that depends on the draw.
         """
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        return categorical_kl(working, self.prior.conditional_logits(z)).sum(-1)
+        return categorical_kl(working, self.prior.conditional_logits(z, context)).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
         """Encodes images, draws codes with the layer's estimator and decodes them.
@@ -125,4 +126,5 @@ class VAE(nn.Module):
         repeated = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)
         sample = self.layer.sample(repeated)
         distortion = self.distortion(images, sample.z)
-        return VAEOutput(sample, distortion, self.rate(logits, sample.z))
+        # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
+        return VAEOutput(sample, distortion, self.rate(logits, sample.hard_z))
