@@ -53,14 +53,19 @@ def sample(config: SampleConfig) -> Path:
         save_film(drawing.pictures, picture, drawing.seconds)
     else:
         save_image(drawing.pictures, picture)
+    arrays = {"codes": drawing.codes.cpu().numpy()}
+    if config.sampling_temperature is not None:
+        # These codes are not draws from p(z).
+        arrays["sampling_temperature"] = np.array(config.sampling_temperature)
     with write_file(picture.with_suffix(".npz"), "wb") as file:
-        np.savez(file, codes=drawing.codes.cpu().numpy())
+        np.savez(file, **arrays)
     if drawing.images is not None:
         (folder / what).mkdir(exist_ok=True)
         for number, image in enumerate(drawing.images):
             save_image(image, folder / what / f"{number:05d}.png")
+    how = f", with {key}={arrays[key]}" if (key := "sampling_temperature") in arrays else ""
     Console(markup=False).print(
-        f"written to {picture} and {picture.with_suffix('.npz').name}",
+        f"written to {picture} and {picture.with_suffix('.npz').name}{how}",
         soft_wrap=True,
         highlight=False,
     )

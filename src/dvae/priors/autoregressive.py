@@ -15,9 +15,13 @@ from dvae.priors.base import Prior
 
 __all__ = ["MaskedMLPPrior", "TransformerPrior"]
 
+_SIZE = 0.4
+
 
 class _MaskedLinear(nn.Linear):
     """A linear layer in which an output sees the inputs of at most its own degree.
+
+    Weights are of size 1, and the mask scales them down.
 
     Args:
         inputs: Degrees of the inputs, (D,).
@@ -26,10 +30,15 @@ class _MaskedLinear(nn.Linear):
 
     mask: Tensor
 
-    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor, outputs: Tensor, total: int | None = None) -> None:
         super().__init__(len(inputs), len(outputs))
         mask = (inputs <= outputs.unsqueeze(-1)).to(self.weight.dtype)
-        self.register_buffer("mask", mask, persistent=False)
+        fan = mask.sum(-1, keepdim=True).clamp_min(1)
+        if total is not None:
+            fan = fan / fan.max() * total
+        self.register_buffer("mask", mask / fan.sqrt() / _SIZE, persistent=False)
+        nn.init.normal_(self.weight, std=_SIZE)
+        nn.init.zeros_(self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., D) → (..., D')."""
@@ -92,9 +101,7 @@ class MaskedMLPPrior(Prior):
         self.context_size = context_size
         latents = torch.arange(self.num_latents).repeat_interleave(num_categories)
         hidden = torch.arange(width) * max(1, self.num_latents - 1) // width
-        self.start = _MaskedLinear(latents, hidden)
-        # The input is one-hot: this gives hidden units a variance of about 1.
-        nn.init.normal_(self.start.weight, std=self.num_latents**-0.5)
+        self.start = _MaskedLinear(latents, hidden, self.num_latents)
         self.blocks = nn.Sequential(*(_MaskedBlock(hidden, dropout) for _ in range(blocks)))
         self.end = nn.Sequential(nn.SiLU(), nn.Dropout(dropout))
         self.head = _MaskedHead(hidden + 1, latents)
