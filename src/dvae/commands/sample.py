@@ -1,6 +1,7 @@
 """Draws a picture from a checkpoint: an image or a film, with its codes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,17 +54,16 @@ def sample(config: SampleConfig) -> Path:
         save_film(drawing.pictures, picture, drawing.seconds)
     else:
         save_image(drawing.pictures, picture)
-    arrays = {"codes": drawing.codes.cpu().numpy()}
-    if config.sampling_temperature is not None:
-        # These codes are not draws from p(z).
-        arrays["sampling_temperature"] = np.array(config.sampling_temperature)
+    # With another temperature than 1, codes are not draws from p(z), and the file says so.
+    tau = config.sampling_temperature
+    extra: dict[str, Any] = {} if tau is None else {"sampling_temperature": tau}
     with write_file(picture.with_suffix(".npz"), "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, codes=drawing.codes.cpu().numpy(), **extra)
     if drawing.images is not None:
         (folder / what).mkdir(exist_ok=True)
         for number, image in enumerate(drawing.images):
             save_image(image, folder / what / f"{number:05d}.png")
-    how = f", with {key}={arrays[key]}" if (key := "sampling_temperature") in arrays else ""
+    how = "" if tau is None else f", with sampling_temperature={tau:g}"
     Console(markup=False).print(
         f"written to {picture} and {picture.with_suffix('.npz').name}{how}",
         soft_wrap=True,

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich import progress
+from rich.console import Console
 from rich.markup import escape
 
 __all__ = ["has_terminal", "say", "status", "track"]
