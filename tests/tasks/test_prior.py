@@ -221,6 +221,32 @@ def test_classes_make_codes_more_probable(conditional, data_dir, tmp_path):
         model.sample(1, label=10)
 
 
+def test_grids_of_coloured_images_in_a_folder_that_moves(place, data_dir, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    network = ["model=resnet", "model.channels=8", "model.blocks=1", "model.num_categories=8"]
+    data = ["data=folder", f"data.root={images}", "data.size=[12,16]", "data.batch_size=16"]
+    options = ["trainer.max_epochs=1", "likelihood=discretized_logistic", "optimizer.lr=1e-3"]
+    config = place("grid", *network, *data, *options)
+    train(config)
+    moved = images.rename(tmp_path / "moved")
+    own = ["trainer.max_epochs=1", f"data.root={moved}", "data.batch_size=8", "prior.width=16"]
+    config = place("grid prior", "task=prior", f"checkpoint={_checkpoint(config)}", *own)
+    metrics = train(config)
+    assert metrics["test/bits_per_dim"] > 0
+    assert dvae.load(_checkpoint(config)).vae.prior.grid == (3, 4)
+    _, arrays = _sample(_checkpoint(config), data_dir, tmp_path, "what=completion", "num_images=2")
+    # Half of three rows is two rows of four.
+    assert (arrays["codes"][..., :8] == arrays["codes"][:, :1, :8]).all()
+    assert not (arrays["codes"][..., 8:] == arrays["codes"][:, :1, 8:]).all()
+    with pytest.raises(UserError, match="prior.num_classes: expected 0, as the images have no"):
+        train(place("x", "task=prior", f"checkpoint={_checkpoint(config)}", "prior.num_classes=2"))
+
+
 def test_mistakes_end_in_one_line(place, first, second, tmp_path, data_dir):
     own = ["task=prior", f"checkpoint={first[0]}"]
     for overrides, message in (
