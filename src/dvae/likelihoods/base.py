@@ -11,7 +11,7 @@ __all__ = ["Likelihood", "scale_of"]
 
 
 def scale_of(parameter: Tensor, minimum: float) -> Tensor:
-    """Turns an output l of the decoder into a scale: minimum + exp(l) below 0, minimum + 1 + l above.
+    """Turns an output l of the decoder into a scale: minimum + (exp(l) if l < 0, else 1 + l).
 
     A single wild step of training cannot make it infinite, and unlike a clamp it keeps a gradient.
 

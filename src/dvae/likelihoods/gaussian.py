@@ -21,7 +21,8 @@ class Gaussian(Likelihood):
     """log p(x|z) = −Σ_pixels [(x − μ)² / 2σ² + log σ + log(2π) / 2], a density of real pixels.
 
     The parameters are C locations μ, followed by the parameters of scales σ above 0.0011, see
-    `scale_of`: C of them, or with one scale for each image a single one, whose mean over all pixels is used.
+    `scale_of`: C of them, or with one scale for each image a single one, whose mean over all
+    pixels is used.
 
     Args:
         scale: "pixel" for a σ of each channel of each pixel, "image" for one of each image.
