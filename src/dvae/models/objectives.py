@@ -47,8 +47,11 @@ class Objective(ABC):
         loss = self(vae, output, beta)
         estimator, sample = vae.layer.estimator, output.sample
         distortion = estimator.expected(output.distortion, sample)
-        per_draw = vae.prior.depends_on_draw
-        rate = estimator.expected(output.rate, sample) if per_draw else output.rate.mean()
+        rate = (
+            estimator.expected(output.rate, sample)
+            if vae.rate_depends_on_draw
+            else output.rate.mean()
+        )
         return loss, distortion.detach(), rate.detach()
 
     @abstractmethod
@@ -82,8 +85,9 @@ class Objective(ABC):
 class ELBO(Objective):
     """distortion + β · rate, the mean over m draws.
 
-    The categorical rate is analytic and differentiated directly. If the prior depends on the draw,
-    the rate is instead part of the cost that the estimator differentiates.
+    The categorical rate is analytic and differentiated directly. If it depends on the draw, as with
+    an autoregressive prior or a posterior of several groups, it is instead part of the cost that
+    the estimator differentiates.
     """
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
@@ -92,7 +96,7 @@ class ELBO(Objective):
         if self.prior_temperature is not None:
             distortion = estimator.surrogate(output.distortion, sample)
             return distortion + beta * self._sampled_rate(vae, output).mean()
-        if vae.prior.depends_on_draw:
+        if vae.rate_depends_on_draw:
             return estimator.surrogate(output.distortion + beta * output.rate, sample)
         return estimator.surrogate(output.distortion, sample) + beta * output.rate.mean()
 

@@ -39,6 +39,11 @@ class Prior(nn.Module, ABC):
         self.num_latents = math.prod(grid)
         self.num_categories = num_categories
 
+    @property
+    def levels(self) -> Sequence[slice]:
+        """The latents of each level of a hierarchy, from the image up; here, one level."""
+        return [slice(0, self.num_latents)]
+
     @abstractmethod
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those before it.
