@@ -189,7 +189,8 @@ class VAE(nn.Module):
             features: What `encode` returned.
             num_samples: m, codes per image; for m > 1 they are on a new leading axis.
         """
-        layer, samples = self.layer, list[CodeSample]()
+        layer = self.layer
+        samples: list[CodeSample] = []
         if layer.estimator.options.enumerates and not self.is_factorized:
             return self._every_code(features)
 

@@ -77,6 +77,19 @@ class Prior(nn.Module, ABC):
             z[:, n] = one_hot(codes[:, n], self.num_categories, z.dtype)
         return codes
 
+    def complete(self, codes: Tensor, level: int, noise: Tensor) -> Tensor:
+        """Draws the levels below a level of a hierarchy anew; with one level, there are none.
+
+        Args:
+            codes: (..., N).
+            level: Index of the level, counted from the image; it and those above stay.
+            noise: Standard Gumbel noise, (..., N, K) or a shape that broadcasts to it.
+
+        Returns:
+            (..., N).
+        """
+        return codes
+
     def _like(self) -> Tensor:
         """A tensor of the dtype and on the device that this prior works in."""
         return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(()))

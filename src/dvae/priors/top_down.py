@@ -61,16 +61,7 @@ class TopDownPrior(Prior):
         return self.complete(codes, len(self._sizes) - 1, noise)
 
     def complete(self, codes: Tensor, level: int, noise: Tensor) -> Tensor:
-        """Draws the levels below a level anew.
-
-        Args:
-            codes: (..., N).
-            level: Index of the level, counted from the image; it and those above stay.
-            noise: Standard Gumbel noise, (..., N, K) or a shape that broadcasts to it.
-
-        Returns:
-            (..., N).
-        """
+        """Draws the levels below a level anew; see `Prior.complete`."""
         codes, places = codes.clone(), self.levels[::-1]
         for number in range(len(places) - level, len(places)):
             z = one_hot(codes, self.num_categories, self._like().dtype)

@@ -91,7 +91,8 @@ class VAEModule(VAEInference, ImageModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         shared = vae.decoder.shared_codebook
-        usage = CodeUsage(vae.num_latents, vae.num_categories, shared=shared)
+        sizes, levels = (vae.num_latents, vae.num_categories), vae.prior.levels
+        usage = CodeUsage(*sizes, shared=shared, levels=levels)
         training_pass = None if objective is None else objective.training_pass
         pixels = vae.pixel_mean.numel()
         super().__init__(vae.likelihood, pixels, usage, training_pass, training, evaluation, config)

@@ -92,21 +92,30 @@ def columns(num_images: int) -> int:
     return max(1, round(num_images**0.5))
 
 
-def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
+@torch.no_grad()
+def traversal_codes(vae: VAE, codes: Tensor, generator: Generator | None = None) -> Tensor:
     """Steps each latent through its categories, and keeps the others fixed.
 
+    In a hierarchy, the levels below the latent are drawn anew from the prior, with the same noise
+    for all steps of an image.
+
     Args:
+        vae: The model.
         codes: (B, N).
-        num_categories: K.
+        generator: Source of that noise.
 
     Returns:
         (B, N, K, N): for image b, latent n and category k, the code of b with z_n = k.
     """
-    num_latents = codes.shape[-1]
+    num_latents, num_categories, levels = vae.num_latents, vae.num_categories, vae.prior.levels
     steps = codes[:, None, None].repeat(1, num_latents, num_categories, 1)
     categories = torch.arange(num_categories, device=codes.device)
     for n in range(num_latents):
         steps[:, n, :, n] = categories
+    if len(levels) > 1:
+        noise = _noise(vae, len(codes), generator)[:, None, None]
+        for level, place in enumerate(levels):
+            steps[:, place] = vae.prior.complete(steps[:, place], level, noise)
     return steps
 
 
