@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import draw_one_hot, log_softmax, working_dtype
+from dvae.distributions import draw_one_hot, gumbel_noise, log_softmax, working_dtype
 from dvae.estimators.base import CodeSample, Estimator
 from dvae.estimators.score_function_options import ReinforceOptions, RLOOOptions
 
@@ -112,6 +112,13 @@ class RLOO(_ScoreFunction):
     def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(S, ..., N, K)."""
         return (self.num_samples, *shape)
+
+    def sample_next(self, logits: Tensor, temperature: float | Tensor) -> CodeSample:
+        """Draws one code for each of the S; see `Estimator.sample_next`."""
+        dtype = working_dtype(logits.dtype)
+        return self.sample(
+            logits, noise=gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
+        )
 
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Turns costs (S, ...) into a scalar."""

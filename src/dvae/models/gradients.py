@@ -135,12 +135,17 @@ def compare(
         One result per estimator and temperature.
 
     Raises:
-        ValueError: If there are more than 16,384 codes.
+        ValueError: If there are more than 16,384 codes, or if they are drawn in several groups.
     """
     if vae.num_categories**vae.num_latents > MAX_ENUMERATION:
         raise ValueError(
             f"model: expected at most {MAX_ENUMERATION:,} codes for an exact gradient, found "
             f"{vae.num_categories}^{vae.num_latents}"
+        )
+    if not vae.is_factorized:
+        raise ValueError(
+            "model: expected codes that are drawn all at once, as gradients are compared at their "
+            f"logits, found {len(vae.encoder.places)} groups"
         )
     vae.eval()
     logits = vae.encode(images).detach()

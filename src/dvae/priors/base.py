@@ -39,6 +39,11 @@ class Prior(nn.Module, ABC):
         self.num_latents = math.prod(grid)
         self.num_categories = num_categories
 
+    @property
+    def levels(self) -> Sequence[slice]:
+        """The latents of each level of a hierarchy, from the image up; here, one level."""
+        return [slice(0, self.num_latents)]
+
     @abstractmethod
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those before it.
@@ -70,6 +75,19 @@ class Prior(nn.Module, ABC):
             logits = self.conditional_logits(z, context).expand(shape)[:, n]
             codes[:, n] = (logits + noise[:, n]).argmax(-1)
             z[:, n] = one_hot(codes[:, n], self.num_categories, z.dtype)
+        return codes
+
+    def complete(self, codes: Tensor, level: int, noise: Tensor) -> Tensor:
+        """Draws the levels below a level of a hierarchy anew; with one level, there are none.
+
+        Args:
+            codes: (..., N).
+            level: Index of the level, counted from the image; it and those above stay.
+            noise: Standard Gumbel noise, (..., N, K) or a shape that broadcasts to it.
+
+        Returns:
+            (..., N).
+        """
         return codes
 
     def _like(self) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dvae.models.vae import VAE
+    from dvae.priors.base import Prior
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
 
@@ -50,13 +51,25 @@ class StoredVAEConfig(StoredImageConfig):
             self.model.build_encoder(shape),
             self.model.build_decoder(shape, likelihood.channels(shape[0])),
             self.build_layer(),
-            self.prior.build(self.model.grid(shape), self.model.num_categories),
+            self._build_prior(),
             likelihood,
             torch.full(shape, 0.5) if pixel_mean is None else pixel_mean,
             base_rates=self.model.base_rates,
         )
         # Convolutions are fastest in this layout; no other parameters have four axes.
         return vae.to(memory_format=torch.channels_last)
+
+    def _build_prior(self) -> Prior:
+        """The prior of the only level, or of the top level and below it the model's networks."""
+        from dvae.priors.top_down import TopDownPrior
+
+        model, shape = self.model, self.data.image_shape
+        grids = model.level_grids(shape)
+        top = self.prior.build(grids[-1], model.num_categories)
+        if len(grids) == 1:
+            return top
+        networks, sizes = model.build_top_down(shape), [math.prod(grid) for grid in grids]
+        return TopDownPrior(top, networks, sizes, skips=model.reads_all_levels)
 
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
@@ -81,6 +94,15 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
                 f"estimator={self.estimator.name}: expected at most {MAX_ENUMERATION:,} codes and "
                 f"objective.num_samples=1, found {categories}^{count} codes and "
                 f"{self.objective.num_samples}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gradient_of_logits(self) -> Self:
+        if self.callbacks.gradient_snr is not None and self.model.sequential:
+            raise UserError(
+                f"callbacks.gradient_snr: expected null with {self.model.sequential}, as it is "
+                f"measured at the logits of all codes, found {self.callbacks.gradient_snr}"
             )
         return self
 
