@@ -85,6 +85,15 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if self.prior.classes:
+            raise UserError(
+                f"prior.num_classes: expected 0 with task={self.task}, which uses no labels, found "
+                f"{self.prior.classes}; task=prior uses them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_enumeration(self) -> Self:
         count = math.prod(self.model.grid(self.data.image_shape))
         categories = self.model.num_categories
