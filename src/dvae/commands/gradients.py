@@ -86,7 +86,7 @@ def _table(results: list[Quality]) -> Table:
         title="Gradient of the distortion, relative to the exact one", title_justify="left"
     )
     table.add_column("estimator", no_wrap=True)
-    headers = ("τ", "bias", "± s.e.", "variance", "cosine", "µs a call", "variance × s")
+    headers = ("τ", "bias", "± s.e.", "variance", "cosine", "µs", "var. × s")
     for name in headers:
         table.add_column(name, justify="right")
     for r in results:
