@@ -86,7 +86,18 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     return sizes[size]
 
 
+def _equal_time(epochs: float, times: DictConfig, estimator: str) -> int:
+    """Epochs that take as long with an estimator as `epochs` do at the relative time 1."""
+    if estimator not in times:
+        raise UserError(
+            f"experiment: expected an estimator whose time is known, one of {', '.join(times)}, "
+            f"found {estimator}; trainer.max_epochs=… needs none"
+        )
+    return max(1, round(epochs / times[estimator]))
+
+
 # All programs in a process share one list of resolvers, so the names begin with ours.
+OmegaConf.register_new_resolver("dvae.equal_time", _equal_time, replace=True)
 OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
 OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
