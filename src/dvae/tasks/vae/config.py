@@ -131,6 +131,15 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_coupled_draws(self) -> Self:
+        if self.estimator.coupled and self.model.sequential:
+            raise UserError(
+                f"estimator={self.estimator.name}: expected codes that are drawn all at once, as "
+                f"draws of an image must have equal logits, found {self.model.sequential}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_gradient_of_logits(self) -> Self:
         if self.callbacks.gradient_snr is not None and self.model.sequential:
             raise UserError(
