@@ -30,28 +30,33 @@ KILLS = 20
 SMALL = [
     "trainer.progress_bar=false",
     "trainer.accelerator=cpu",
-    "trainer.limit_train_batches=25",
+    "trainer.limit_train_batches=13",
     "trainer.limit_eval_batches=1",
     "trainer.max_epochs=4",
     "trainer.steps_per_call=3",
     "trainer.log_every=5",
+    "data.validation=100",
+    "data.batch_size=20",
     "data.eval_batch_size=100",
     "model.num_latents=3",
+    "model.hidden=[16]",
     "callbacks=none",
     "test_samples=2",
 ]
 KINDS = {
-    "default": ["model.hidden=[16]", "model.normalization=batch"],
-    "reinforce": ["estimator=reinforce", "temperature=none", "model.hidden=[16]"],
+    "default": ["model.normalization=batch"],
+    "reinforce": ["estimator=reinforce", "temperature=none"],
     "momentum": ["optimizer=sgd", "objective=vimco", "data.binarization=fixed", "prior=learned"],
-    "sparse": ["model.hidden=[16]", "trainer.validate_every=3", "precision=bf16"],
-    "averaged": ["trainer.average=0.9", "model.hidden=[16]"],
-    "early": ["model.hidden=[16]", "callbacks.early_stopping=1", "optimizer.lr=0.3"],
+    "sparse": ["trainer.validate_every=3", "precision=bf16"],
+    "averaged": ["trainer.average=0.9"],
+    "early": ["callbacks.early_stopping=1", "optimizer.lr=0.3"],
 }
 
 # Forking from a server that has imported everything avoids the time of imports.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["dvae.commands.train", "dvae.commands.cli"])
+processes.set_forkserver_preload(
+    ["dvae.commands.train", "dvae.tasks.vae.task", "torch.utils.tensorboard"]
+)
 
 
 def _config(folder, data_dir, *overrides):
@@ -59,15 +64,13 @@ def _config(folder, data_dir, *overrides):
     return check(RunConfig, compose("train", [*SMALL, *own, *overrides]))
 
 
-def _run(folder, data_dir, overrides):
-    from dvae.commands.train import train
-
+def _run(config):
     torch.set_num_threads(1)
-    run_in_folder(_config(folder, data_dir, *overrides), train)
+    run_in_folder(config, train)
 
 
-def _start(*arguments):
-    process = processes.Process(target=_run, args=arguments)
+def _start(config):
+    process = processes.Process(target=_run, args=(config,))
     process.start()
     return process
 
@@ -90,8 +93,9 @@ def undisturbed(tmp_path_factory, data_dir):
     ends = {}
     for kind, overrides in KINDS.items():
         folder = tmp_path_factory.mktemp(kind)
+        config = _config(folder, data_dir, *overrides)
         start = time.monotonic()
-        process = _start(folder, data_dir, overrides)
+        process = _start(config)
         process.join(300)
         assert process.exitcode == 0
         ends[kind] = _final_state(folder), time.monotonic() - start
@@ -111,12 +115,12 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, nu
     expected, seconds = undisturbed[kind]
     # Uniform over the whole run, the final test included.
     moment = random.Random(number).uniform(0, seconds)
-    arguments = (tmp_path, data_dir, [*KINDS[kind], "trainer.save_every=0.01"])
-    process = _start(*arguments)
+    config = _config(tmp_path, data_dir, *KINDS[kind], "trainer.save_every=0.01")
+    process = _start(config)
     process.join(moment)
     process.kill()
     process.join(300)
-    process = _start(*arguments)
+    process = _start(config)
     process.join(300)
     assert process.exitcode == 0
     found = _final_state(tmp_path)
@@ -300,7 +304,7 @@ def test_a_resumed_run_can_have_another_patience():
 def test_early_stopping_ends_a_run(tmp_path, data_dir):
     train(_config(tmp_path, data_dir, *KINDS["early"], "optimizer.lr=1e-9", "trainer.max_epochs=9"))
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] < 9 * 25
+    assert last["global_step"] < 9 * 13
 
 
 def test_the_best_checkpoint_in_a_relative_folder_is_kept(tmp_path, monkeypatch):
