@@ -22,7 +22,8 @@ MODULES = {
 LEVELS = [
     {"errors", "files", "options"},
     {"distributions", "randomness", "schedules"},
-    {"estimators", "priors", "likelihoods", "networks"},
+    {"estimators", "likelihoods", "networks"},
+    {"priors"},
     {"layers"},
     {"models"},
     {"data"},

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
-from dvae.commands.cli import ROOT
+from dvae.commands.cli import CONFIGS, ROOT, compose
+from dvae.estimators import ESTIMATORS
 
 SMALL = ["debug=fast", "model.hidden=[8]", "model.num_latents=2", "trainer.progress_bar=false"]
 
@@ -160,3 +162,20 @@ def test_schedule_prints_a_table_and_a_plot(tmp_path, data_dir):
     assert "5,460 steps" in result.stdout
     assert "0.75" in result.stdout
     assert (tmp_path / "schedule.png").stat().st_size > 0
+
+
+def test_estimators_get_the_same_time():
+    """More epochs for those with fast steps; those that draw several codes get none besides."""
+
+    def run(*overrides):
+        return compose("train", ["experiment=choosing", "paths.output_dir=x", *overrides])
+
+    assert run()["trainer"]["max_epochs"] == 20
+    assert run("estimator=gumbel_rao")["trainer"]["max_epochs"] == 16
+    assert run("estimator=zgr", "_epochs=5", "_times.zgr=0.5")["trainer"]["max_epochs"] == 10
+    assert run("estimator=zgr")["objective"]["num_samples"] == 4
+    assert run("estimator=carms")["objective"]["num_samples"] == 1
+    with pytest.raises(Exception, match="an estimator whose time is known, one of gumbel_softmax"):
+        run("estimator=exact")
+    choosing = OmegaConf.load(CONFIGS / "experiment" / "choosing.yaml")
+    assert set(choosing["_times"]) == set(ESTIMATORS) - {"exact"}

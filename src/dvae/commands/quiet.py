@@ -24,6 +24,8 @@ _WARNINGS = (
     ".*LeafSpec.* is deprecated.*",
     # The first line of a run says which GPU is not used, and why.
     ".*GPU available but not used.*",
+    # Frozen parts of a model stay in evaluation mode.
+    ".*module\\(s\\) in eval mode at the start of training.*",
 )
 
 

@@ -125,6 +125,20 @@ class ImageDataModule(TaskData):
             self.setup()
         return self._splits[split]
 
+    def labels(self, split: str) -> Tensor:
+        """Classes of the images of a split, int64, (M,), on the device of the images.
+
+        Raises:
+            UserError: If the images have no labels.
+        """
+        images = self.images(split)
+        training = split == "train" or (split == "val" and self.validates)
+        labels = self.source.read_labels(train=training)
+        if training and self.validates:
+            first = len(labels) - self.held_out(len(labels))
+            labels = labels[:first] if split == "train" else labels[first:]
+        return labels.to(images.device)
+
     def pixel_mean(self) -> Tensor:
         """Mean training image in [0, 1], (C, H, W), on the CPU.
 

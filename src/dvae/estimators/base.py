@@ -15,6 +15,7 @@ from dvae.distributions import (
     draw_one_hot,
     gumbel_noise,
     log_softmax,
+    one_hot,
     without_infinity,
     working_dtype,
 )
@@ -75,6 +76,15 @@ class CodeSample:
             torch.cat(logits, -2),
             torch.cat(scaled, -2) if len(scaled) == len(samples) else None,
         )
+
+    @property
+    def hard_z(self) -> Tensor:
+        """One-hot codes with the gradient of z: z itself unless it is relaxed."""
+        if self.scaled is None:
+            return self.z
+        latents = self.z.movedim(self.dim, -1)
+        hot = one_hot(self.codes, latents.shape[-1], latents.dtype)
+        return replace_gradient(hot, latents).movedim(-1, self.dim)
 
     @property
     def log_z(self) -> Tensor | None:

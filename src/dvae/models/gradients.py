@@ -42,6 +42,16 @@ class Quality:
     cosine: float
     microseconds: float
 
+    @property
+    def biased(self) -> bool:
+        """Whether the bias is significant: more than 2 standard errors; otherwise it is noise."""
+        return self.bias > 2 * self.bias_error
+
+    @property
+    def variance_of_a_second(self) -> float:
+        """Variance of the mean of all estimates that one second gives: variance × time."""
+        return self.variance * self.microseconds / 1e6
+
 
 def draws(
     vae: VAE, estimator: Estimator, logits: Tensor, images: Tensor, temperature: float, count: int

@@ -233,7 +233,7 @@ class VAE(nn.Module):
         """−log p(x|z) in nats: (B, C, H, W) and one-hot or relaxed (..., B, N, K) → (..., B)."""
         return -self.likelihood.log_prob(images, self.decode(z))
 
-    def kl(self, logits: Tensor, z: Tensor) -> Tensor:
+    def kl(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The rate of each latent in nats, whose expectation sums to KL(q(z|x) ‖ p(z)).
 
         KL(q_n ‖ p_n(·|z_<n)), if all latents that p_n may depend on were drawn before z_n or in its
@@ -242,13 +242,14 @@ class VAE(nn.Module):
         Args:
             logits: Logits of q(z|x), (B, N, K) or (..., B, N, K).
             z: Codes drawn from q, (..., B, N, K).
+            context: What the prior is given besides, (B, C).
 
         Returns:
             (B, N), or (..., B, N) if it depends on the draw.
         """
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        prior_logits = self.prior.conditional_logits(z)
+        prior_logits = self.prior.conditional_logits(z, context)
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
         parts: dict[int, Tensor] = {}
@@ -263,9 +264,9 @@ class VAE(nn.Module):
             drawn = place.stop if place.start <= drawn else drawn
         return torch.cat([parts[start] for start in sorted(parts)], -1)
 
-    def rate(self, logits: Tensor, z: Tensor) -> Tensor:
+    def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats, the sum of `kl` over latents: (B,) or (..., B)."""
-        return self.kl(logits, z).sum(-1)
+        return self.kl(logits, z, context).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
         """Encodes images, draws codes with the layer's estimator and decodes them.
@@ -277,4 +278,6 @@ class VAE(nn.Module):
         features = self.encode(images)
         sample = self.sample(features, num_samples)
         logits = features if self.is_factorized else sample.logits
-        return VAEOutput(sample, self.distortion(images, sample.z), self.kl(logits, sample.z))
+        # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
+        kl = self.kl(logits, sample.hard_z)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl)

@@ -1,6 +1,6 @@
 """Independent categoricals, fixed or learned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -31,16 +31,24 @@ class FactorizedPrior(Prior):
         return log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def sample(
-        self, count: int, context: Tensor | None = None, generator: Generator | None = None
+        self,
+        count: int,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        first: Tensor | None = None,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> Tensor:
-        """Draws all latents at once, (count, N), int64."""
+        """Draws all latents at once; see `Prior.sample`."""
         noise = gumbel_noise(
             (count, *self.logits.shape),
             dtype=self.logits.dtype,
             device=self.logits.device,
             generator=generator,
         )
-        return (self.logits + noise).argmax(-1)
+        codes = (self.logits / temperature + noise).argmax(-1)
+        return codes if first is None else torch.cat([first, codes[:, first.shape[-1] :]], -1)
 
 
 class UniformPrior(FactorizedPrior):

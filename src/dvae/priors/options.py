@@ -23,6 +23,11 @@ class PriorOptions(Options):
 
     name: str = ""
 
+    @property
+    def classes(self) -> int:
+        """Classes that the codes may depend on, as a context of one-hot vectors; 0 for none."""
+        return 0
+
     @abstractmethod
     def build(self, grid: Sequence[int], num_categories: int) -> Prior:
         """Builds the prior.

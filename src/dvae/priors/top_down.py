@@ -1,6 +1,6 @@
 """Hierarchies of codes: each level's distribution depends on the levels above."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -30,6 +30,7 @@ class TopDownPrior(Prior):
     ) -> None:
         super().__init__((sum(sizes),), top.num_categories)
         self.top = top
+        self.context_size = top.context_size
         self.networks = nn.ModuleList(networks)
         self.skips = skips
         self._sizes = list(sizes)
@@ -49,25 +50,49 @@ class TopDownPrior(Prior):
         return torch.cat([top, *below], -2)
 
     def sample(
-        self, count: int, context: Tensor | None = None, generator: Generator | None = None
+        self,
+        count: int,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        first: Tensor | None = None,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> Tensor:
-        """Draws level by level, (count, N), int64."""
-        top = self.top.sample(count, context, generator)
+        """Draws level by level; see `Prior.sample`."""
+        own = self._sizes[-1]
+        top = self.top.sample(
+            count,
+            context,
+            generator,
+            temperature=temperature,
+            first=None if first is None else first[:, :own],
+            track=track,
+        )
         like = self._like()
         shape = (count, self.num_latents, self.num_categories)
         noise = gumbel_noise(shape, dtype=like.dtype, device=like.device, generator=generator)
         codes = torch.zeros(shape[:-1], dtype=top.dtype, device=top.device)
-        codes[:, : top.shape[-1]] = top
-        return self.complete(codes, len(self._sizes) - 1, noise)
+        codes[:, :own] = top
+        for number in range(1, len(self._sizes)):
+            # The arg max of logits / temperature + noise.
+            self._draw(codes, number, temperature * noise)
+            if first is not None:
+                codes[:, : first.shape[-1]] = first
+        return codes
 
     def complete(self, codes: Tensor, level: int, noise: Tensor) -> Tensor:
         """Draws the levels below a level anew; see `Prior.complete`."""
-        codes, places = codes.clone(), self.levels[::-1]
-        for number in range(len(places) - level, len(places)):
-            z = one_hot(codes, self.num_categories, self._like().dtype)
-            place = places[number]
-            codes[..., place] = (self._below(z, number) + noise[..., place, :]).argmax(-1)
+        codes = codes.clone()
+        for number in range(len(self._sizes) - level, len(self._sizes)):
+            self._draw(codes, number, noise)
         return codes
+
+    def _draw(self, codes: Tensor, number: int, noise: Tensor) -> None:
+        """Draws a level, counted from the top, in place."""
+        place = self.levels[::-1][number]
+        z = one_hot(codes, self.num_categories, self._like().dtype)
+        codes[..., place] = (self._below(z, number) + noise[..., place, :]).argmax(-1)
 
     def _below(self, z: Tensor, number: int) -> Tensor:
         """Logits of a level, counted from the top, given all codes z."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -15,19 +15,26 @@ from dvae.likelihoods.bernoulli_options import BernoulliOptions
 from dvae.options import Size, parse
 from dvae.tasks.base import Module, Task
 from dvae.tasks.options import EncodeConfig, EvaluateConfig, FromCheckpointConfig
-from dvae.training.config import RunConfig, StoredConfig
+from dvae.training.config import LayerRunConfig, RunConfig, StoredLayerConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dvae.data.module import ImageDataModule
 
-__all__ = ["ImageRunConfig", "ImageTask", "StoredImageConfig", "first_images"]
+__all__ = [
+    "ImageRunConfig",
+    "ImageTask",
+    "StoredImageConfig",
+    "build_data",
+    "check_early_stopping",
+    "first_images",
+]
 
 _EVAL_BATCH_SIZE = 100
 
 
-class StoredImageConfig(StoredConfig):
+class StoredImageConfig(StoredLayerConfig):
     """The part from which the checkpoint of an image model is rebuilt."""
 
     data: AnyImageData
@@ -40,7 +47,7 @@ class StoredImageConfig(StoredConfig):
         return self
 
 
-class ImageRunConfig(StoredImageConfig, RunConfig):
+class ImageRunConfig(StoredImageConfig, LayerRunConfig):
     """The configuration of any run on images.
 
     Attributes:
@@ -51,11 +58,7 @@ class ImageRunConfig(StoredImageConfig, RunConfig):
 
     @model_validator(mode="after")
     def _check_early_stopping(self) -> Self:
-        if self.callbacks.early_stopping is not None and self.data.validation == 0:
-            raise UserError(
-                "callbacks.early_stopping: expected null with data.validation=0, found "
-                f"{self.callbacks.early_stopping}; it would stop by the test images"
-            )
+        check_early_stopping(self, self.data)
         return self
 
 
@@ -90,14 +93,7 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
 
     def data(self, config: ImageRun) -> ImageDataModule:
         """The images of a run."""
-        trainer = config.trainer
-        return config.data.build(
-            config.paths.data_dir,
-            config.seed,
-            steps_per_call=trainer.steps_per_call,
-            limit_train_batches=trainer.limit_train_batches,
-            limit_eval_batches=trainer.limit_eval_batches,
-        )
+        return build_data(config.data, config)
 
     def stored_data(self, stored: StoredImages, config: FromCheckpointConfig) -> ImageDataModule:
         """The images of the checkpoint's source, or of another source with the same image shape.
@@ -109,6 +105,14 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
         changed = config.data.model_dump(exclude_none=True)
         if isinstance(config, EvaluateConfig | EncodeConfig):
             changed["eval_batch_size"] = config.batch_size or _EVAL_BATCH_SIZE
+        return self.data_options(stored, changed).build(config.data_dir, stored.seed)
+
+    def data_options(self, stored: StoredImages, changed: Mapping[str, Any]) -> ImageDataOptions:
+        """The options of a checkpoint's images, some of them changed.
+
+        Raises:
+            UserError: See `stored_data`.
+        """
         name = changed.get("name", stored.data.name)
         kind = self.check_source(name, stored)
         for key in changed.keys() - kind.model_fields.keys():
@@ -122,14 +126,14 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
             and kind.model_fields[key].annotation == fields[key].annotation
         }
         channels = {"channels": shape[0]} if "channels" in kind.model_fields else {}
-        options = parse(kind, channels | shared | changed)
+        options = parse(kind, {**channels, **shared, **changed})
         if options.image_shape != shape:
             raise UserError(
                 f"data.name: expected images of shape {shape}, as in the checkpoint, found "
                 f"{options.image_shape} with {options.name}"
             )
         stored.likelihood.check_data(shape[0], options.binarization)
-        return options.build(config.data_dir, stored.seed)
+        return options
 
     def check_source(self, name: str, stored: StoredImages) -> type[ImageDataOptions]:
         """The options class of a source, for use with a checkpoint.
@@ -138,6 +142,36 @@ class ImageTask(Task[StoredImages, ImageRun, "ImageDataModule", Module]):
             UserError: If the checkpoint cannot be used with this source.
         """
         return self.sources[name]
+
+
+def build_data(options: ImageDataOptions, config: RunConfig) -> ImageDataModule:
+    """The images of a run.
+
+    Args:
+        options: Their options.
+        config: The configuration of the run.
+    """
+    trainer = config.trainer
+    return options.build(
+        config.paths.data_dir,
+        config.seed,
+        steps_per_call=trainer.steps_per_call,
+        limit_train_batches=trainer.limit_train_batches,
+        limit_eval_batches=trainer.limit_eval_batches,
+    )
+
+
+def check_early_stopping(config: RunConfig, data: ImageDataOptions) -> None:
+    """Checks that a run that stops early has validation images.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if config.callbacks.early_stopping is not None and data.validation == 0:
+        raise UserError(
+            "callbacks.early_stopping: expected null with data.validation=0, found "
+            f"{config.callbacks.early_stopping}; it would stop by the test images"
+        )
 
 
 def first_images(data: ImageDataModule, split: str, count: int, images_each: int = 1) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import PrivateAttr, model_validator
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from dvae.layers import CategoricalLayer
     from dvae.training.settings import Training
 
-__all__ = ["RunConfig", "StoredConfig"]
+__all__ = ["LayerRunConfig", "RunConfig", "StoredConfig", "StoredLayerConfig"]
 
 
 class StoredConfig(Options):
     """The part of the configuration from which a checkpoint's model is rebuilt, in any task."""
 
     task: str
+    seed: Seed = 0
+
+
+class StoredLayerConfig(StoredConfig):
+    """The same, in tasks that draw codes by an estimator."""
+
     estimator: AnyEstimator
     temperature: AnyTemperature
-    seed: Seed = 0
 
     def build_layer(self) -> CategoricalLayer:
         """A new layer that draws codes, with a new estimator."""
@@ -63,17 +69,11 @@ class RunConfig(StoredConfig):
 
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
         """The schedules of a run of `total_steps` steps, by name."""
-        temperature = self.temperature.schedule(total_steps)
-        schedules = {} if temperature is None else {"temperature": temperature}
-        return schedules | {"learning_rate": self.optimizer.learning_rate(total_steps)}
+        return {"learning_rate": self.optimizer.learning_rate(total_steps)}
 
     def remarks(self, total_steps: int) -> list[str]:
         """Lines on what may be unexpected in a run of `total_steps` steps, most about schedules."""
-        return [
-            *self.temperature.remarks(total_steps),
-            *self.optimizer.remarks(total_steps),
-            *self.trainer.remarks(),
-        ]
+        return [*self.optimizer.remarks(total_steps), *self.trainer.remarks()]
 
     def build_training(self, total_steps: int) -> Training:
         """The training options of a run of `total_steps` steps."""
@@ -82,23 +82,10 @@ class RunConfig(StoredConfig):
         return Training(
             optimizer=self.optimizer.build,
             learning_rate=self.optimizer.learning_rate(total_steps),
-            temperature=self.temperature.schedule(total_steps),
             gradient_clip=self.trainer.gradient_clip,
             seed=self.seed,
             log_every=self.trainer.log_every,
             skip_nonfinite=self.on_nonfinite == "skip",
-        )
-
-    @model_validator(mode="after")
-    def _check_temperature(self) -> Self:
-        name, without = self.estimator.name, not self.estimator.uses_temperature
-        if without == isinstance(self.temperature, NoTemperature):
-            return self
-        raise UserError(
-            f"temperature: expected none with estimator={name}, which has no temperature, found "
-            f"{self.temperature.name}; give temperature=none"
-            if without
-            else f"temperature: expected a schedule with estimator={name}, found none"
         )
 
     @model_validator(mode="after")
@@ -130,3 +117,34 @@ class RunConfig(StoredConfig):
                 f"found {self.callbacks.gradient_snr}"
             )
         return self
+
+
+class LayerRunConfig(StoredLayerConfig, RunConfig):
+    """The configuration of a run that draws codes by an estimator."""
+
+    def schedules(self, total_steps: int) -> dict[str, Schedule]:
+        """Adds the temperature; see `RunConfig.schedules`."""
+        temperature = self.temperature.schedule(total_steps)
+        schedules = {} if temperature is None else {"temperature": temperature}
+        return schedules | super().schedules(total_steps)
+
+    def remarks(self, total_steps: int) -> list[str]:
+        """Adds those on the temperature; see `RunConfig.remarks`."""
+        return self.temperature.remarks(total_steps) + super().remarks(total_steps)
+
+    def build_training(self, total_steps: int) -> Training:
+        """Adds the temperature; see `RunConfig.build_training`."""
+        temperature = self.temperature.schedule(total_steps)
+        return replace(super().build_training(total_steps), temperature=temperature)
+
+    @model_validator(mode="after")
+    def _check_temperature(self) -> Self:
+        name, without = self.estimator.name, not self.estimator.uses_temperature
+        if without == isinstance(self.temperature, NoTemperature):
+            return self
+        raise UserError(
+            f"temperature: expected none with estimator={name}, which has no temperature, found "
+            f"{self.temperature.name}; give temperature=none"
+            if without
+            else f"temperature: expected a schedule with estimator={name}, found none"
+        )

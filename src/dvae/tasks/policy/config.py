@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dvae.errors import UserError
 from dvae.options import Count, Fraction, NonNegative, Options
-from dvae.training.config import RunConfig, StoredConfig
+from dvae.training.config import LayerRunConfig, StoredLayerConfig
 
 if TYPE_CHECKING:
     from dvae.tasks.policy.model import ActorCritic
@@ -62,7 +62,7 @@ class ActorCriticOptions(Options):
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.02
 
 
-class StoredPolicyConfig(StoredConfig):
+class StoredPolicyConfig(StoredLayerConfig):
     """The part from which a checkpoint's model is rebuilt."""
 
     data: EpisodeOptions
@@ -91,7 +91,7 @@ class StoredPolicyConfig(StoredConfig):
         )
 
 
-class PolicyConfig(StoredPolicyConfig, RunConfig):
+class PolicyConfig(StoredPolicyConfig, LayerRunConfig):
     """The configuration of a run.
 
     Attributes:

@@ -169,16 +169,6 @@ class LabelledImageDataModule(ImageDataModule):
         self.num_labels = num_labels
         self.labelled_batch_size = labelled_batch_size
 
-    def labels(self, split: str) -> Tensor:
-        """Classes of the images of a split, int64, (M,), on the device of the images."""
-        images = self.images(split)
-        training = split == "train" or (split == "val" and self.validates)
-        labels = self.source.read_labels(train=training)
-        if training and self.validates:
-            first = len(labels) - self.held_out(len(labels))
-            labels = labels[:first] if split == "train" else labels[first:]
-        return labels.to(images.device)
-
     def labelled(self) -> Tensor:
         """Indices of the labelled training images, (num_labels,)."""
         return draw_labelled(self.labels("train").cpu(), self.num_labels, self.seed)

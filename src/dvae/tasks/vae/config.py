@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
@@ -19,20 +19,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dvae.models.vae import VAE
+    from dvae.networks.base import Encoder
     from dvae.priors.base import Prior
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
 
 
 class StoredVAEConfig(StoredImageConfig):
-    """The part from which a checkpoint's VAE is rebuilt."""
+    """The part from which a checkpoint's VAE is rebuilt.
+
+    Attributes:
+        logits: "softmax" for an output of the encoder for each category, "catnat" for one for each
+            split of a binary tree of them; see `dvae.networks.catnat`.
+    """
 
     model: AnyNetwork
     prior: AnyPrior
+    logits: Literal["softmax", "catnat"] = "softmax"
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
         self.model.check_images(self.data.image_shape)
+        return self
+
+    @model_validator(mode="after")
+    def _check_logits(self) -> Self:
+        if self.logits != "softmax" and self.model.sequential:
+            raise UserError(
+                f"logits: expected softmax with {self.model.sequential}, found {self.logits}"
+            )
         return self
 
     def build_model(self, pixel_mean: Tensor | None = None) -> VAE:
@@ -48,7 +63,7 @@ class StoredVAEConfig(StoredImageConfig):
 
         shape, likelihood = self.data.image_shape, self.likelihood.build()
         vae = VAE(
-            self.model.build_encoder(shape),
+            self._build_encoder(),
             self.model.build_decoder(shape, likelihood.channels(shape[0])),
             self.build_layer(),
             self._build_prior(),
@@ -71,6 +86,15 @@ class StoredVAEConfig(StoredImageConfig):
         networks, sizes = model.build_top_down(shape), [math.prod(grid) for grid in grids]
         return TopDownPrior(top, networks, sizes, skips=model.reads_all_levels)
 
+    def _build_encoder(self) -> Encoder:
+        """The encoder, with a logit for each category."""
+        if self.logits == "softmax":
+            return self.model.build_encoder(self.data.image_shape)
+        from dvae.networks.catnat import CatnatEncoder
+
+        splits = self.model.model_copy(update={"num_categories": self.model.num_categories - 1})
+        return CatnatEncoder(splits.build_encoder(self.data.image_shape))
+
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
     """The configuration of a run of a VAE."""
@@ -85,6 +109,15 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if self.prior.classes:
+            raise UserError(
+                f"prior.num_classes: expected 0 with task={self.task}, which uses no labels, found "
+                f"{self.prior.classes}; task=prior uses them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_enumeration(self) -> Self:
         count = math.prod(self.model.grid(self.data.image_shape))
         categories = self.model.num_categories
@@ -94,6 +127,15 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
                 f"estimator={self.estimator.name}: expected at most {MAX_ENUMERATION:,} codes and "
                 f"objective.num_samples=1, found {categories}^{count} codes and "
                 f"{self.objective.num_samples}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_coupled_draws(self) -> Self:
+        if self.estimator.coupled and self.model.sequential:
+            raise UserError(
+                f"estimator={self.estimator.name}: expected codes that are drawn all at once, as "
+                f"draws of an image must have equal logits, found {self.model.sequential}"
             )
         return self
 

@@ -1,0 +1,80 @@
+"""Options of the priors in `autoregressive.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import model_validator
+
+from dvae.errors import UserError
+from dvae.options import Count, Fraction, Size
+from dvae.priors.options import PriorOptions
+
+if TYPE_CHECKING:
+    from dvae.priors.base import Prior
+
+__all__ = ["AutoregressiveOptions"]
+
+_WIDTHS = {"mlp": 512, "transformer": 128}
+"""Width of each network, unless another is given."""
+
+
+class AutoregressiveOptions(PriorOptions):
+    """See `dvae.priors.autoregressive`.
+
+    Attributes:
+        network: "mlp" is `MaskedMLPPrior`, "transformer" is `TransformerPrior`; "auto" takes the
+            transformer for codes with rows and columns, and the other for flat codes.
+        width: Width of the hidden layers; None for 512 (mlp) or 128 (transformer).
+        blocks: Residual blocks.
+        heads: Heads of the transformer's attention.
+        dropout: Probability that a hidden unit is dropped in training.
+        num_classes: Classes that the codes may depend on; 0 for none.
+    """
+
+    name: Literal["autoregressive"] = "autoregressive"
+    network: Literal["auto", "mlp", "transformer"] = "auto"
+    width: Count | None = None
+    blocks: Count = 1
+    heads: Count = 4
+    dropout: Fraction = 0.0
+    num_classes: Size = 0
+
+    @property
+    def classes(self) -> int:
+        """`num_classes`; see `PriorOptions.classes`."""
+        return self.num_classes
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        width = self.width or _WIDTHS["transformer"]
+        if self.network != "mlp" and width % self.heads:
+            raise UserError(
+                f"prior.heads: expected a divisor of the width {width}, found {self.heads}"
+            )
+        return self
+
+    def build(
+        self, grid: Sequence[int], num_categories: int, context_size: int | None = None
+    ) -> Prior:
+        """Builds the prior; see `PriorOptions.build`.
+
+        Args:
+            grid: Shape of the grid of codes.
+            num_categories: K.
+            context_size: C, the length of the context; `num_classes` by default.
+        """
+        from dvae.priors.autoregressive import MaskedMLPPrior, TransformerPrior
+
+        flat = len(grid) == 1
+        network = self.network if self.network != "auto" else "mlp" if flat else "transformer"
+        sizes: dict[str, Any] = {
+            "width": self.width or _WIDTHS[network],
+            "blocks": self.blocks,
+            "dropout": self.dropout,
+            "context_size": self.num_classes if context_size is None else context_size,
+        }
+        if network == "mlp":
+            return MaskedMLPPrior(grid, num_categories, **sizes)
+        return TransformerPrior(grid, num_categories, heads=self.heads, **sizes)

@@ -1,0 +1,1 @@
+"""Fits a prior to the codes of a trained VAE."""

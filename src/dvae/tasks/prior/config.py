@@ -1,0 +1,38 @@
+"""The configuration of fitting a prior to the codes of a trained VAE."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dvae.options import Count, FullPath, Size
+from dvae.priors import AnyPrior
+from dvae.tasks.options import DataOverride
+from dvae.training.config import RunConfig
+
+__all__ = ["PriorConfig"]
+
+
+class PriorDataOptions(DataOverride):
+    """Data keys that override those of the checkpoint; null keeps the checkpoint's value."""
+
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    eval_batch_size: Count | None = None
+
+
+class PriorConfig(RunConfig):
+    """The configuration of a run.
+
+    The model, its likelihood and the data are those of the checkpoint.
+
+    Attributes:
+        checkpoint: The trained VAE.
+        prior: The prior that takes the place of the VAE's own.
+        test_samples: Samples of the importance-weighted bound in the final test; 0 for no bound.
+    """
+
+    checkpoint: FullPath | None = None
+    data: PriorDataOptions
+    prior: AnyPrior
+    test_samples: Size = 100
