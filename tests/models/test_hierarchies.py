@@ -26,17 +26,19 @@ MODELS = {
     "bottom_up": ["model.levels=[2,2]", "model.inference=bottom_up"],
     "three_levels": ["model.levels=[2,1,1]", "model.inference=bottom_up", "model.skips=true"],
     "linear": ["model.levels=[1,1,2]", "model.between=[]", "model.centered=true"],
+    "prior": ["model.groups=2", "model.num_latents=4", "prior=autoregressive", "prior.width=8"],
+    "top": ["model.levels=[1,3]", "model.inference=bottom_up", "prior=autoregressive"],
+    "grid": ["model=resnet", "model.groups=2", "model.downsample=4"],
     "hypercube": ["model.levels=[2,2]", "model.code_map=hypercube", "model.num_categories=4"],
 }
 OWN = [
     "data.size=8",
-    "prior=learned",
     "model.num_categories=3",
-    "model.hidden=[8]",
-    "model.between=[8]",
     "model.normalization=none",
     "model.activation=tanh",
 ]
+FLAT = ["model.hidden=[8]", "model.between=[8]"]
+GRID = ["model.channels=6", "model.blocks=1", "model.embedding_dim=4"]
 
 
 @pytest.fixture
@@ -49,7 +51,10 @@ def images():
 def vae(request, make_config):
     """An untrained model whose posterior and prior depend on the codes drawn before."""
     torch.manual_seed(0)
-    vae = make_config(*OWN, *MODELS[request.param]).build_model().double().eval()
+    model = MODELS[request.param]
+    sizes = GRID if "model=resnet" in model else FLAT
+    learned = [] if "prior=autoregressive" in model else ["prior=learned"]
+    vae = make_config(*OWN, *sizes, *learned, *model).build_model().double().eval()
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter += 0.4 * torch.randn_like(parameter)
@@ -102,7 +107,6 @@ def test_groups_depend_on_each_other(vae, images):
     assert logits.std(0).max() > 0.1
     last = logits[..., vae.encoder.places[0], :]
     assert last.std(0).max() < 1e-12, "the first group is drawn without any code"
-    assert vae.prior.depends_on_draw is (len(vae.prior.levels) > 1)
 
 
 @torch.no_grad()

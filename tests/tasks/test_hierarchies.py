@@ -225,6 +225,7 @@ def test_free_bits_stop_the_gradient_of_small_rates(make_config):
     [
         (["model.groups=3"], "model.groups: expected a divisor of 20 latents, found 3"),
         (["model.groups=2", "model.levels=2"], "model.groups: expected 1 with model.levels=2"),
+        (["model=resnet", "model.groups=2"], "model.groups: expected a divisor of 7 × 7 latents"),
         (["model.levels=[]"], "model.levels: expected at least one level"),
         (["model.code_map=hypercube"], "model.num_categories: expected a power of 2"),
         (["model.levels=2", "callbacks.gradient_snr=10"], "callbacks.gradient_snr: expected null"),
