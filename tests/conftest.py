@@ -22,10 +22,19 @@ torch.set_num_threads(1)
 # The files that take longest come first, so that all processes end at about the same time.
 LONGEST = [
     "test_resilience.py",
-    "test_resume.py",
     "test_train.py",
-    "test_extending.py",
+    "test_resume.py",
+    "test_quality.py",
+    "test_hostile.py",
+    "test_benchmark.py",
+    "test_disk.py",
     "test_installed.py",
+    "test_processes.py",
+    "test_extending.py",
+    "test_structured_prediction.py",
+    "test_cli.py",
+    "test_file_systems.py",
+    "test_paths.py",
 ]
 
 

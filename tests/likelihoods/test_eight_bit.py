@@ -5,17 +5,18 @@ import math
 import pytest
 import torch
 
-from dvae.likelihoods.discretized_logistic import DiscretizedLogistic, scale_of
+from dvae.likelihoods.base import scale_of
+from dvae.likelihoods.discretized_logistic import MIN_SCALE, DiscretizedLogistic
 from dvae.likelihoods.logistic_mixture import LogisticMixture
 
 VALUES = torch.arange(256, dtype=torch.float64) / 255
 LOCATIONS = [-1e4, -3.0, -0.2, 0.0, 0.3, 0.5017, 1.0, 1.4, 1e4]
-LOG_SCALES = [-20.0, -7.0, -4.0, -2.0, 0.0, 3.0, 20.0]
+SCALES = [-1e4, -20.0, -7.0, -4.0, -2.0, 0.0, 3.0, 20.0, 1e4]
 
 
 def _grid(dtype=torch.float64):
-    """Parameters of the discretized logistic, (63, 1, 2, 1, 1), the extreme ones included."""
-    grid = torch.cartesian_prod(torch.tensor(LOCATIONS), torch.tensor(LOG_SCALES))
+    """Parameters of the discretized logistic, (81, 1, 2, 1, 1), the extreme ones included."""
+    grid = torch.cartesian_prod(torch.tensor(LOCATIONS), torch.tensor(SCALES))
     return grid.to(dtype)[:, None, :, None, None]
 
 
@@ -64,11 +65,11 @@ def test_probabilities_of_all_values_sum_to_one(dtype, error):
 
 
 def test_probabilities_are_differences_of_the_distribution_function():
-    location, log_scale = _grid()[:, 0, :, 0, 0].unbind(-1)
+    location, scale = _grid()[:, 0, :, 0, 0].unbind(-1)
     # Further away, the oracle's differences cancel.
-    near = (location.abs() < 2) & (log_scale.abs() < 5)
+    near = (location.abs() < 2) & (scale.abs() < 5)
     found = DiscretizedLogistic().log_prob(_values(VALUES), _grid()[near]).exp()
-    expected = _table(location[near], scale_of(log_scale[near]))
+    expected = _table(location[near], scale_of(scale[near], MIN_SCALE))
     assert near.sum() > 15
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-14)
 
@@ -90,7 +91,7 @@ def test_coupled_colours_are_those_of_the_formula():
     """By tables of torch's distribution function, for four colours."""
     likelihood, parameters = _mixture(3, 3, spread=0.5)
     logits, *groups = parameters.view(10, 3)
-    locations, log_scales, couplings = groups[:3], groups[3:6], groups[6:]
+    locations, scales, couplings = groups[:3], groups[3:6], groups[6:]
     for colour in ([0, 0, 0], [255, 0, 13], [40, 120, 200], [7, 255, 255]):
         red, green = (value / 255 - 0.5 for value in colour[:2])
         first, second, third = (c.tanh() for c in couplings)
@@ -100,8 +101,8 @@ def test_coupled_colours_are_those_of_the_formula():
             locations[2] + second * red + third * green,
         ]
         probability = logits.softmax(0)
-        for location, log_scale, value in zip(shifted, log_scales, colour, strict=True):
-            probability = probability * _table(location, scale_of(log_scale))[:, value]
+        for location, scale, value in zip(shifted, scales, colour, strict=True):
+            probability = probability * _table(location, scale_of(scale, MIN_SCALE))[:, value]
         image = torch.tensor(colour, dtype=torch.float64).view(1, 3, 1, 1) / 255
         found = likelihood.log_prob(image, parameters).item()
         assert found == pytest.approx(probability.sum().log().item(), rel=1e-9)
@@ -120,6 +121,7 @@ def test_a_mixture_of_one_is_a_discretized_logistic():
 def _extremes():
     generator = torch.Generator().manual_seed(0)
     wild = 20 * (2 * torch.rand(200, 1, 40, 1, 1, generator=generator) - 1)
+    wild[100:] *= 500
     return {
         "discretized_logistic": (DiscretizedLogistic(), _grid(torch.float32), 1),
         "logistic_mixture": (LogisticMixture(4), wild, 3),
@@ -171,8 +173,8 @@ def test_means_are_those_of_the_values():
         error = (likelihood.mean(parameters).flatten() - (probabilities * VALUES).sum(-1)).abs()
         # The smallest scales round to a value.
         assert error.max() < 1 / 510
-        log_scales = parameters[:, 0, -parameters.shape[-3] // 3 :].amin((1, 2, 3))
-        wide = log_scales > math.log(1 / 255)
+        scales = parameters[:, 0, -parameters.shape[-3] // 3 :].amin((1, 2, 3))
+        wide = scales > math.log(1 / 255)
         assert wide.sum() > 5
         assert error[wide].max() < 5e-5
 

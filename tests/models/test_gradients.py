@@ -44,7 +44,12 @@ def test_quality_of_known_estimators(small_vae, images):
     assert exact.cosine == pytest.approx(1)
     assert results["rloo"].bias < 4 * results["rloo"].bias_error
     assert results["straight_through"].bias > 4 * results["straight_through"].bias_error
+    assert results["straight_through"].biased
+    assert not results["rloo"].biased
+    assert not exact.biased
     assert results["gumbel_rao"].variance < results["st_gumbel_softmax"].variance
+    rloo = results["rloo"]
+    assert rloo.variance_of_a_second == pytest.approx(rloo.variance * rloo.microseconds / 1e6)
     assert math.isnan(results["rloo"].temperature)
     assert results["gumbel_rao"].temperature == 0.5
     assert all(result.microseconds > 0 for result in results.values())
@@ -70,6 +75,8 @@ def test_script_covers_every_estimator(tmp_path, data_dir):
     results = compare_gradients(check(GradientsConfig, compose("gradients", overrides)))
     assert {result.estimator for result in results} == set(ESTIMATORS)
     rows = list(csv.DictReader((tmp_path / "gradients.csv").open()))
+    assert {row["biased"] for row in rows} <= {"True", "False"}
+    assert all(float(row["variance_of_a_second"]) >= 0 for row in rows)
     tempered = sum(kind.uses_temperature for kind in ESTIMATORS.values())
     assert len(rows) == len(results) == len(ESTIMATORS) + tempered
     assert (tmp_path / "gradients.png").stat().st_size > 0

@@ -12,6 +12,7 @@ from dvae.layers import CategoricalLayer
 from dvae.models import OBJECTIVES
 from dvae.models.bounds import Enumeration, exact_log_likelihood, log_importance_weights
 from dvae.models.objectives import ELBO, IWAE, VIMCO
+from dvae.networks.base import Encoder
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_bound_stays_below_the_likelihood(vae, images):
     assert _exact_iwae(vae, images) < exact
 
 
-class _Masked(torch.nn.Module):
+class _Masked(Encoder):
     """An encoder whose logits exclude some categories: another one for each latent and image."""
 
     def __init__(self, encoder, mask):

@@ -30,28 +30,33 @@ KILLS = 20
 SMALL = [
     "trainer.progress_bar=false",
     "trainer.accelerator=cpu",
-    "trainer.limit_train_batches=25",
+    "trainer.limit_train_batches=13",
     "trainer.limit_eval_batches=1",
     "trainer.max_epochs=4",
     "trainer.steps_per_call=3",
     "trainer.log_every=5",
+    "data.validation=100",
+    "data.batch_size=20",
     "data.eval_batch_size=100",
     "model.num_latents=3",
+    "model.hidden=[16]",
     "callbacks=none",
     "test_samples=2",
 ]
 KINDS = {
-    "default": ["model.hidden=[16]", "model.normalization=batch"],
-    "reinforce": ["estimator=reinforce", "temperature=none", "model.hidden=[16]"],
+    "default": ["model.normalization=batch"],
+    "reinforce": ["estimator=reinforce", "temperature=none"],
     "momentum": ["optimizer=sgd", "objective=vimco", "data.binarization=fixed", "prior=learned"],
-    "sparse": ["model.hidden=[16]", "trainer.validate_every=3", "precision=bf16"],
-    "averaged": ["trainer.average=0.9", "model.hidden=[16]"],
-    "early": ["model.hidden=[16]", "callbacks.early_stopping=1", "optimizer.lr=0.3"],
+    "sparse": ["trainer.validate_every=3", "precision=bf16"],
+    "averaged": ["trainer.average=0.9"],
+    "early": ["callbacks.early_stopping=1", "optimizer.lr=0.3"],
 }
 
 # Forking from a server that has imported everything avoids the time of imports.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["dvae.commands.train", "dvae.commands.cli"])
+processes.set_forkserver_preload(
+    ["dvae.commands.train", "dvae.tasks.vae.task", "torch.utils.tensorboard"]
+)
 
 
 def _config(folder, data_dir, *overrides):
@@ -59,17 +64,23 @@ def _config(folder, data_dir, *overrides):
     return check(RunConfig, compose("train", [*SMALL, *own, *overrides]))
 
 
-def _run(folder, data_dir, overrides):
-    from dvae.commands.train import train
-
+def _run(config):
     torch.set_num_threads(1)
-    run_in_folder(_config(folder, data_dir, *overrides), train)
+    run_in_folder(config, train)
 
 
-def _start(*arguments):
-    process = processes.Process(target=_run, args=arguments)
+def _start(config):
+    process = processes.Process(target=_run, args=(config,))
     process.start()
     return process
+
+
+def _training_starts(folder, process):
+    """Waits for the file that is written first in training, and returns the time."""
+    while not (folder / "config.yaml").exists():
+        assert process.is_alive()
+        time.sleep(0.002)
+    return time.monotonic()
 
 
 def _final_state(folder):
@@ -86,12 +97,12 @@ def _final_state(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data_dir):
-    """The final state and the duration in seconds of an uninterrupted run of each kind."""
+    """The final state of an undisturbed run of each kind, and its seconds of training and test."""
     ends = {}
     for kind, overrides in KINDS.items():
         folder = tmp_path_factory.mktemp(kind)
-        start = time.monotonic()
-        process = _start(folder, data_dir, overrides)
+        process = _start(_config(folder, data_dir, *overrides))
+        start = _training_starts(folder, process)
         process.join(300)
         assert process.exitcode == 0
         ends[kind] = _final_state(folder), time.monotonic() - start
@@ -109,14 +120,15 @@ def test_the_last_checkpoint_stores_the_best_score(undisturbed):
 def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, number):
     kind = list(KINDS)[number % len(KINDS)]
     expected, seconds = undisturbed[kind]
-    # Uniform over the whole run, the final test included.
+    # Uniform over the training and the final test, where there is something to lose.
     moment = random.Random(number).uniform(0, seconds)
-    arguments = (tmp_path, data_dir, [*KINDS[kind], "trainer.save_every=0.01"])
-    process = _start(*arguments)
+    config = _config(tmp_path, data_dir, *KINDS[kind], "trainer.save_every=0.01")
+    process = _start(config)
+    _training_starts(tmp_path, process)
     process.join(moment)
     process.kill()
     process.join(300)
-    process = _start(*arguments)
+    process = _start(config)
     process.join(300)
     assert process.exitcode == 0
     found = _final_state(tmp_path)
@@ -300,7 +312,7 @@ def test_a_resumed_run_can_have_another_patience():
 def test_early_stopping_ends_a_run(tmp_path, data_dir):
     train(_config(tmp_path, data_dir, *KINDS["early"], "optimizer.lr=1e-9", "trainer.max_epochs=9"))
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] < 9 * 25
+    assert last["global_step"] < 9 * 13
 
 
 def test_the_best_checkpoint_in_a_relative_folder_is_kept(tmp_path, monkeypatch):

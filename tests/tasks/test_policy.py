@@ -13,6 +13,7 @@ from dvae.commands.evaluate import evaluate
 from dvae.commands.sample import sample
 from dvae.commands.train import train
 from dvae.errors import DivergedError, UserError
+from dvae.estimators import ESTIMATORS
 from dvae.layers import CategoricalLayer
 from dvae.tasks.options import EvaluateConfig, SampleConfig
 from dvae.tasks.policy.model import ActorCritic, Transitions
@@ -62,7 +63,7 @@ def test_critic_loss(terminated):
     assert model.critic_loss(batch).item() == pytest.approx(sum(errors).item() / len(errors))
 
 
-@pytest.mark.parametrize("estimator", ["straight_through", "reinmax", "reinforce", "rloo"])
+@pytest.mark.parametrize("estimator", ["straight_through", "reinmax", "reinforce", "rloo", "carms"])
 def test_the_actor_gradient_is_unbiased(estimator):
     """The critics are linear in z, so straight-through is unbiased, as are score functions."""
     model, states = _model(estimator, entropy_weight=0.3), _transitions(3).observations
@@ -201,9 +202,9 @@ def _config(folder, *overrides):
     return check(RunConfig, compose("train", [*SMALL, f"paths.output_dir={folder}", *overrides]))
 
 
-ESTIMATORS = ["gumbel_softmax", "reinmax", "gumbel_rao", "reinforce", "rloo", "exact", "zgr"]
+TRAINED = ["gumbel_softmax", "reinmax", "gumbel_rao", "reinforce", "rloo", "carms", "exact", "zgr"]
 OPTIONS = [
-    *(f"estimator={name}" for name in ESTIMATORS),
+    *(f"estimator={name}" for name in TRAINED),
     "temperature=cosine",
     "data.name=Acrobot-v1 data.steps_per_epoch=3",
     "on_nonfinite=skip",
@@ -216,7 +217,8 @@ OPTIONS = [
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_trains(tmp_path, option):
     # The task's default temperature does not fit estimators without one.
-    none = ["temperature=none"] if option[10:] in ("reinforce", "rloo", "exact", "zgr") else []
+    kind = ESTIMATORS.get(option.removeprefix("estimator="))
+    none = ["temperature=none"] if kind and not kind.uses_temperature else []
     metrics = train(_config(tmp_path, *option.split(), *none))
     assert all(math.isfinite(value) for value in metrics.values())
 

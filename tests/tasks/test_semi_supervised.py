@@ -95,7 +95,7 @@ def test_labelled_cost_is_the_term_of_the_label(images):
     assert torch.allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo", "carms"])
 def test_drawn_classes_have_the_gradient_of_marginalized_ones(images, noise, estimator):
     def parameters(model):
         return [model.classifier.head.weight, model.from_class.weight]

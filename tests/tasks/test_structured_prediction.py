@@ -157,6 +157,7 @@ OPTIONS = [
     "estimator=reinforce objective.num_samples=1",
     "model.num_layers=1",
     "model.num_layers=3 estimator=rloo objective.num_samples=1",
+    "model.num_layers=1 estimator=carms objective.num_samples=1",
     "model.num_latents=200 model.num_categories=2",
     "objective.num_samples=1",
     "precision=bf16",
@@ -177,6 +178,7 @@ def test_every_option_trains(tmp_path, data_dir, option):
     [
         (["estimator=exact"], "estimator: expected one that draws"),
         (["estimator=rloo"], "objective.num_samples: expected 1"),
+        (["estimator=carms", "objective.num_samples=1"], "model.num_layers: expected 1"),
         (["callbacks.gradient_snr=5"], "callbacks.gradient_snr: expected null"),
         (["callbacks.early_stopping=1", "data.validation=0"], "callbacks.early_stopping"),
         (["data.size=[27,28]"], "data.size: expected an even height"),

@@ -7,9 +7,11 @@ import sys
 from statistics import fmean, stdev
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hydra.types import RunMode
+from PIL import Image
 
 from dvae.commands.checking import check
 from dvae.commands.cli import ROOT, compose
@@ -35,21 +37,43 @@ SMALL = [
 ]
 
 
+def _train(folder, data_dir, *overrides):
+    """Trains with two processes; returns what was printed, and the metrics."""
+    where = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", "trainer.accelerator=cpu"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer=ddp", *where]
+    result = subprocess.run(
+        [*command, "trainer.progress_bar=false", *overrides],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr, json.loads((folder / "metrics.json").read_text())
+
+
+def _evaluate(folder, data_dir):
+    """The validation metrics of the best checkpoint, by one process."""
+    overrides = [
+        f"checkpoint={folder / 'checkpoints' / 'best.ckpt'}",
+        f"data_dir={data_dir}",
+        f"output={folder / 'm.json'}",
+        "split=val",
+        "device=cpu",
+        "num_samples=0",
+        "progress_bar=false",
+    ]
+    return evaluate(check(EvaluateConfig, compose("evaluate", overrides)))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir):
     """The folder of a run with two processes, and its metrics."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer=ddp", *SMALL]
-    where = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", "trainer.accelerator=cpu"]
-    options = ["trainer.progress_bar=false"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, *where, *options], capture_output=True, text=True, timeout=300, env=env
-    )
-    assert result.returncode == 0, result.stderr
+    printed, metrics = _train(folder, data_dir, *SMALL)
     # Only one process prints metrics.
-    assert result.stdout.count("val/elbo") == 2
-    return folder, json.loads((folder / "metrics.json").read_text())
+    assert printed.count("val/elbo") == 2
+    return folder, metrics
 
 
 def test_one_set_of_files_is_written(run):
@@ -73,18 +97,9 @@ def test_one_set_of_files_is_written(run):
     assert len(writers) == 1
 
 
-def test_each_validation_image_counts_once(run, tmp_path, data_dir):
+def test_each_validation_image_counts_once(run, data_dir):
     """One process evaluates the checkpoint to the same metrics as two processes together."""
-    overrides = [
-        f"checkpoint={run[0] / 'checkpoints' / 'best.ckpt'}",
-        f"data_dir={data_dir}",
-        f"output={tmp_path / 'm.json'}",
-        "split=val",
-        "device=cpu",
-        "num_samples=0",
-        "progress_bar=false",
-    ]
-    metrics = evaluate(check(EvaluateConfig, compose("evaluate", overrides)))
+    metrics = _evaluate(run[0], data_dir)
     assert metrics["val/elbo"] == pytest.approx(run[1]["val/elbo"], rel=1e-6)
 
 
@@ -102,6 +117,25 @@ def test_two_processes_learn_like_one(run, make_config, tmp_path):
     scale = stdev(alone) * (1 + 1 / 4) ** 0.5
     assert scale < 3, "the noise would hide any difference"
     assert abs(run[1]["val/elbo"] - fmean(alone)) < 6 * scale
+
+
+def test_processes_share_a_folder_of_images(tmp_path):
+    """Averages over a grid of codes, too: one process evaluates the run to the same metrics."""
+    root = tmp_path / "root"
+    generator = np.random.default_rng(0)
+    for number in range(90):
+        path = root / ("val" if number % 3 else "train") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(path)
+    data = ["data=folder", f"data.root={root}", "data.size=8", "data.eval_batch_size=7"]
+    model = ["model=resnet", "model.channels=8", "model.num_categories=16"]
+    options = ["likelihood=logistic_mixture", "trainer.average=0.9", "data.batch_size=10"]
+    short = ["trainer.max_epochs=2", "test_samples=0"]
+    folder, data_dir = tmp_path / "run", tmp_path / "data"
+    printed, metrics = _train(folder, data_dir, *data, *model, *options, *short)
+    assert printed.count("preparing 90 images") == 1
+    found = _evaluate(folder, data_dir)
+    assert found["val/elbo"] == pytest.approx(metrics["val/elbo"], rel=1e-6)
 
 
 def test_each_image_is_seen_once_an_epoch_and_no_noise_twice():

@@ -125,7 +125,8 @@ def _workers(cases: list[Case]) -> Iterator[list[Connection]]:
     try:
         for case in cases:
             here, there = context.Pipe()
-            process = context.Process(target=work, args=(case, there), daemon=True)
+            # Not as a daemon, which could not start the processes that prepare a folder of images.
+            process = context.Process(target=work, args=(case, there))
             process.start()
             there.close()
             pipes.append(here)

@@ -26,6 +26,7 @@ from dvae.commands.checking import check
 from dvae.commands.own_hydra import own_hydra
 from dvae.commands.places import CONFIGS, ROOT, home
 from dvae.commands.quiet import quiet
+from dvae.commands.resolvers import register
 from dvae.commands.startup import prepare
 from dvae.errors import (
     BusyError,
@@ -38,7 +39,6 @@ from dvae.errors import (
 from dvae.options import AnyOptions
 from dvae.runs.arguments import quote_paths, quoted
 from dvae.runs.folder import record
-from dvae.runs.naming import run_name
 from dvae.runs.resume import resumed
 from dvae.runs.traces import remove_traces
 
@@ -74,23 +74,8 @@ _PLACES = {
 }
 """Keys of the places that a command writes to."""
 
+register()
 
-def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
-    """Looks up an experiment's settings for an estimator and a size."""
-    if size not in (sizes := table.get(estimator) or {}):
-        known = [f"{name!s} with {key!s}" for name in table for key in table[name]]
-        raise UserError(
-            f"experiment: expected a tuned setting, one of {', '.join(known)}, "
-            f"found {estimator} with {size}"
-        )
-    return sizes[size]
-
-
-# All programs in a process share one list of resolvers, so the names begin with ours.
-OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
-OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
-OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
 # Plugins store their configurations when they are found; these two take the place of others.
 Plugins.instance()
 _STORE = ConfigStore.instance()

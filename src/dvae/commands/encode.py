@@ -93,10 +93,10 @@ def _encode(
             _write_header(logits_file, (*shape, vae.num_categories), np.dtype(np.float32))
         hidden = not (config.progress_bar and has_terminal())
         for batch in track(loader, split, len(loader), disable=hidden):
-            logits = vae.encode(batch.images.to(vae.pixel_mean.device)).float()
-            codes_file.write(_codes(logits, batch, config).cpu().numpy().astype(dtype).tobytes())
+            logits, codes = _draw(vae, batch, config)
+            codes_file.write(codes.cpu().numpy().astype(dtype).tobytes())
             if config.logits:
-                logits_file.write(logits.cpu().numpy().tobytes())
+                logits_file.write(logits.float().cpu().numpy().tobytes())
     about = {
         "checkpoint": config.checkpoint,
         "split": split,
@@ -111,13 +111,15 @@ def _encode(
     return path
 
 
-def _codes(logits: Tensor, batch: Batch, config: EncodeConfig) -> Tensor:
-    """The most probable codes, or the draws that an evaluation with the same seed makes, (B, N)."""
+def _draw(vae: VAE, batch: Batch, config: EncodeConfig) -> tuple[Tensor, Tensor]:
+    """Logits (B, N, K), and the most probable codes (B, N) or those that an evaluation draws."""
+    device, shape = vae.pixel_mean.device, (vae.num_latents, vae.num_categories)
+    features = vae.encode(batch.images.to(device))
     if config.codes == "argmax":
-        return logits.argmax(-1)
+        return vae.draw(features, lambda place, logits: logits.argmax(-1))
     streams = ImageStreams(batch.indices, config.seed)
-    noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
-    return (logits + noise.to(logits.device)).argmax(-1)
+    noise = gumbel_from_uniform(streams.uniform(1, *shape)[0])
+    return vae.draw_codes(features, noise.to(device))
 
 
 def _write_header(file: IO[bytes], shape: Sequence[int], dtype: np.dtype[Any]) -> None:

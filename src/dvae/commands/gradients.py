@@ -86,30 +86,36 @@ def _table(results: list[Quality]) -> Table:
         title="Gradient of the distortion, relative to the exact one", title_justify="left"
     )
     table.add_column("estimator", no_wrap=True)
-    for name in ("τ", "bias", "± s.e.", "variance", "cosine", "µs a call"):
+    headers = ("τ", "bias", "± s.e.", "variance", "cosine", "µs", "var. × s")
+    for name in headers:
         table.add_column(name, justify="right")
     for r in results:
         temperature = "–" if math.isnan(r.temperature) else f"{r.temperature:g}"
-        row = (f"{r.bias:.3f}", f"{r.bias_error:.3f}", f"{r.variance:.3g}", f"{r.cosine:.3f}")
-        table.add_row(r.estimator, temperature, *row, f"{r.microseconds:,.0f}")
+        bias = f"{r.bias:.3f}" if r.biased or not r.bias_error else "noise"
+        row = (bias, f"{r.bias_error:.3f}", f"{r.variance:.3g}", f"{r.cosine:.3f}")
+        speed = (f"{r.microseconds:,.0f}", f"{r.variance_of_a_second:.2g}")
+        table.add_row(r.estimator, temperature, *row, *speed)
     return table
 
 
 def _write_csv(path: Path, results: Sequence[Quality]) -> None:
     """Writes one row for each result."""
     with write_file(path) as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Quality)])
+        derived = ("biased", "variance_of_a_second")
+        writer = csv.DictWriter(file, [*(field.name for field in fields(Quality)), *derived])
         writer.writeheader()
-        writer.writerows(asdict(result) for result in results)
+        for result in results:
+            writer.writerow(asdict(result) | {name: getattr(result, name) for name in derived})
 
 
 def _plot(path: Path, results: Sequence[Quality]) -> None:
-    """Plots bias and variance over the temperature, with a line for each estimator."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
+    """Plots bias, variance, and variance × time over the temperature; a line for each estimator."""
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    axes = figure.subplots(1, 3)
     names = list(dict.fromkeys(result.estimator for result in results))
     colours = colormaps["tab20"]
-    for axis, quantity in zip(axes, ("bias", "variance"), strict=True):
+    quantities = {"bias": "bias", "variance": "variance", "variance_of_a_second": "variance × s"}
+    for axis, (quantity, title) in zip(axes, quantities.items(), strict=True):
         for number, name in enumerate(names):
             rows = [result for result in results if result.estimator == name]
             values = [getattr(row, quantity) for row in rows]
@@ -119,10 +125,10 @@ def _plot(path: Path, results: Sequence[Quality]) -> None:
                 axis.axhline(values[0], linestyle="--", **style)
             else:
                 axis.plot([row.temperature for row in rows], values, marker="o", **style)
-        axis.set(title=f"relative {quantity}", xlabel="temperature", xscale="log")
-        axis.set_yscale("symlog", linthresh=1e-3)
+        axis.set(title=f"relative {title}", xlabel="temperature", xscale="log")
+        axis.set_yscale("symlog", linthresh=1e-5 if axis is axes[-1] else 1e-3)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     with write_file(path, "wb") as file:
         figure.savefig(file, dpi=110, format="png")

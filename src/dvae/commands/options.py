@@ -22,7 +22,7 @@ class GradientsConfig(Options):
     estimators: Annotated[list[EstimatorName], Field(min_length=1)] | None = None
     temperatures: list[Positive] = Field([0.1, 0.2, 0.5, 1.0, 2.0], min_length=1)
     num_images: Count = 16
-    num_draws: Annotated[int, Field(ge=2)] = 1000
+    num_draws: Annotated[int, Field(ge=2)] = 300
     device: Device = "auto"
     seed: Seed = 0
     paths: PathOptions

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from dvae.data.augmentation import shift
 from dvae.data.binarize import redraw, to_unit
 from dvae.data.cache import prefetch
 from dvae.errors import UserError
@@ -112,6 +113,7 @@ class ImageLoader:
         sampler: The order of batches.
         dynamic: Whether to draw binary images anew for each batch, keyed by seed, epoch and batch.
             Otherwise images are only converted to float.
+        shift: Most pixels by which images are moved at random, keyed likewise.
         device: Device of the batches.
         read_ahead: Whether a thread reads the next images, which are on the CPU or on the disk,
             while a batch is used.
@@ -123,6 +125,7 @@ class ImageLoader:
         sampler: BatchOrder,
         *,
         dynamic: bool = False,
+        shift: int = 0,
         device: torch.device | None = None,
         read_ahead: bool = False,
     ) -> None:
@@ -131,6 +134,7 @@ class ImageLoader:
         self.batch_sampler = None
         self._images = images
         self._dynamic = dynamic
+        self._shift = shift
         self._device = device or images.device
         self._read_ahead = read_ahead
 
@@ -144,6 +148,9 @@ class ImageLoader:
         parts = _ahead(self._read, orders) if self._read_ahead else map(self._select, orders)
         for number, part in enumerate(parts, start):
             images, indices = (tensor.to(self._device, non_blocking=True) for tensor in part)
+            if self._shift:
+                key = self.sampler.key(number)
+                images = shift(images, self._shift, keyed_generator("shift", *key))
             if self._dynamic:
                 generator.manual_seed(keyed_seed("binarization", *self.sampler.key(number)))
                 images = redraw(images, generator)

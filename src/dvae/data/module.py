@@ -37,6 +37,8 @@ class ImageDataModule(TaskData):
     Args:
         source: Where the images come from.
         binarization: "dynamic", "fixed" or "none".
+        shift: Most pixels by which training images are moved at random, anew for every batch; 0
+            leaves them where they are.
         validation: Images at the end of the training file that are held out, where the source has
             no validation images: a count (int) or a fraction (float). With 0, training uses all
             images, and no model is selected by validation.
@@ -57,6 +59,7 @@ class ImageDataModule(TaskData):
         source: Source,
         *,
         binarization: str,
+        shift: int = 0,
         validation: int | float,
         batch_size: int,
         eval_batch_size: int,
@@ -68,6 +71,7 @@ class ImageDataModule(TaskData):
         super().__init__()
         self.source = source
         self.binarization = binarization
+        self.shift = shift
         self.validation = validation
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -177,7 +181,7 @@ class ImageDataModule(TaskData):
             world_size=world_size,
         )
         dynamic = self.binarization == "dynamic"
-        return self._loader(self.images("train"), sampler, dynamic)
+        return self._loader(self.images("train"), sampler, dynamic, self.shift)
 
     def eval_dataloader(self, split: str) -> ImageLoader:
         """Batches of a split in the order of the file; "dynamic" binarizes only once here."""
@@ -194,10 +198,19 @@ class ImageDataModule(TaskData):
         )
         return self._loader(images, sampler)
 
-    def _loader(self, images: Tensor, sampler: BatchOrder, dynamic: bool = False) -> ImageLoader:
+    def _loader(
+        self, images: Tensor, sampler: BatchOrder, dynamic: bool = False, shift: int = 0
+    ) -> ImageLoader:
         elsewhere = images.device != self._device or self.source.mapped
         ahead = elsewhere and images.device.type == "cpu"
-        return ImageLoader(images, sampler, dynamic=dynamic, device=self._device, read_ahead=ahead)
+        return ImageLoader(
+            images,
+            sampler,
+            dynamic=dynamic,
+            shift=shift,
+            device=self._device,
+            read_ahead=ahead,
+        )
 
     def val_dataloader(self) -> ImageLoader:
         """Batches of the validation images."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dvae.options import Count, Options, Share
+from dvae.options import Count, Options, Share, Size
 
 if TYPE_CHECKING:
     from dvae.data.module import ImageDataModule
@@ -28,6 +28,8 @@ class ImageDataOptions(Options):
         size: Height and width of the images, in pixels: one number for both, or two.
         binarization: "dynamic" draws binary pixels anew for each batch, "fixed" once; "none" keeps
             grey or coloured ones.
+        shift: Most pixels by which training images are moved at random, up or down and left or
+            right, anew for each batch; 0 leaves them where they are.
         validation: Images at the end of the training file that are held out, a count or a fraction;
             0 trains on all, and validates on the test images.
         batch_size: Images in a training batch, over all processes together.
@@ -39,6 +41,7 @@ class ImageDataOptions(Options):
     name: str = ""
     size: ImageSize
     binarization: Binarization = "dynamic"
+    shift: Size = 0
     validation: Share = 10_000
     batch_size: Annotated[int, Field(ge=2)] = 128
     eval_batch_size: Count = 1000
@@ -73,5 +76,5 @@ class ImageDataOptions(Options):
 
     def splitting(self) -> dict[str, Any]:
         """The options that `ImageDataModule` takes; the others are for the source."""
-        names = ("binarization", "validation", "batch_size", "eval_batch_size")
+        names = ("binarization", "shift", "validation", "batch_size", "eval_batch_size")
         return {name: getattr(self, name) for name in names}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from dvae.distributions import (
@@ -56,6 +57,25 @@ class CodeSample:
     logits: Tensor
     scaled: Tensor | None = None
     dim: int = -1
+
+    @classmethod
+    def join(cls, samples: Sequence["CodeSample"]) -> "CodeSample":
+        """One draw of several groups of latents, whose log-probabilities add up.
+
+        Args:
+            samples: The draw of each group, in the order of the latents, with the categories on the
+                last axis. The leading axes may have a different number, as those of logits from
+                which several codes were drawn.
+        """
+        leading = torch.broadcast_shapes(*(sample.codes.shape[:-1] for sample in samples))
+        logits = [s.logits.expand(*leading, *s.logits.shape[-2:]) for s in samples]
+        scaled = [sample.scaled for sample in samples if sample.scaled is not None]
+        return cls(
+            torch.cat([sample.z for sample in samples], -2),
+            torch.cat([sample.codes for sample in samples], -1),
+            torch.cat(logits, -2),
+            torch.cat(scaled, -2) if len(scaled) == len(samples) else None,
+        )
 
     @property
     def hard_z(self) -> Tensor:
@@ -160,6 +180,15 @@ class Estimator(nn.Module, ABC):
         Raises:
             ValueError: If the temperature is not finite and greater than 0.
         """
+
+    def sample_next(self, logits: Tensor, temperature: float | Tensor) -> CodeSample:
+        """Draws latents whose logits depend on codes that `sample` drew: one code for each of them.
+
+        Args:
+            logits: (..., N, K), with the leading axes of the codes that were drawn before.
+            temperature: τ.
+        """
+        return self.sample(logits, temperature)
 
     def expected(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Estimates the expected cost: costs of draws (...) → their mean, a scalar."""

@@ -23,6 +23,8 @@ class EstimatorOptions(Options):
         score_function: Whether gradients reach the logits through `Estimator.surrogate` only, and
             not through `z`.
         enumerates: Whether it uses every code instead of drawing some.
+        coupled: Whether the draws of one image depend on one another, so that all of them need the
+            same logits.
     """
 
     name: str = ""
@@ -30,6 +32,7 @@ class EstimatorOptions(Options):
     uses_temperature: ClassVar[bool] = True
     score_function: ClassVar[bool] = False
     enumerates: ClassVar[bool] = False
+    coupled: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> Estimator:

@@ -5,24 +5,33 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import draw_one_hot, log_softmax, working_dtype
+from dvae.distributions import draw_one_hot, gumbel_noise, log_softmax, working_dtype
 from dvae.estimators.base import CodeSample, Estimator
 from dvae.estimators.score_function_options import ReinforceOptions, RLOOOptions
 
-__all__ = ["RLOO", "Reinforce", "log_prob"]
+__all__ = ["RLOO", "Reinforce", "ScoreFunction", "latent_axes", "log_prob", "log_probs"]
 
 
-def log_prob(sample: CodeSample) -> Tensor:
-    """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
+def log_probs(sample: CodeSample) -> Tensor:
+    """log q of each drawn code, of the shape of the codes, in nats; differentiable."""
     logits = sample.logits.to(working_dtype(sample.logits.dtype))
     if sample.dim != -1:
         logits = logits.movedim(sample.dim, -1)
     log_q = log_softmax(logits).expand(*sample.codes.shape, -1)
-    latents = tuple(range(min(sample.dim + 1, -1), 0))
-    return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1).sum(latents)
+    return log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1)
 
 
-class _ScoreFunction(Estimator):
+def log_prob(sample: CodeSample) -> Tensor:
+    """log q of the drawn codes, summed over latents, (...), in nats; differentiable."""
+    return log_probs(sample).sum(latent_axes(sample))
+
+
+def latent_axes(sample: CodeSample) -> tuple[int, ...]:
+    """The axes of the latents in the codes of a sample."""
+    return tuple(range(min(sample.dim + 1, -1), 0))
+
+
+class ScoreFunction(Estimator):
     """Draws one-hot codes that carry no gradient."""
 
     def sample(
@@ -42,14 +51,14 @@ class _ScoreFunction(Estimator):
         return CodeSample(hard, codes, logits)
 
     @staticmethod
-    def _weigh(cost: Tensor, advantage: Tensor, sample: CodeSample) -> Tensor:
-        """The mean cost, with the gradient of mean(cost + constant advantage · log q)."""
-        score = (advantage.detach() * log_prob(sample)).mean()
+    def _weigh(cost: Tensor, score: Tensor) -> Tensor:
+        """The mean cost, with the gradient of mean(cost + score); the scores are (...), as cost."""
+        score = score.mean()
         # The difference is 0, but has a gradient.
         return cost.mean() + (score - score.detach())
 
 
-class Reinforce(_ScoreFunction):
+class Reinforce(ScoreFunction):
     """REINFORCE with a running baseline.
 
     ∇ = (f(z) − b) ∇ log q(z), with b the exponential moving average of past costs.
@@ -80,7 +89,7 @@ class Reinforce(_ScoreFunction):
         """Turns costs of draws (...) into a scalar; updates the baseline in training mode."""
         # The average starts at 0; dividing it by its weight corrects for that.
         baseline = self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
-        loss = self._weigh(cost, cost - baseline, sample)
+        loss = self._weigh(cost, (cost - baseline).detach() * log_prob(sample))
         if self.training and self.decay is not None:
             with torch.no_grad():
                 self.average.lerp_(cost.mean().to(self.average.dtype), 1 - self.decay)
@@ -88,7 +97,7 @@ class Reinforce(_ScoreFunction):
         return loss
 
 
-class RLOO(_ScoreFunction):
+class RLOO(ScoreFunction):
     """REINFORCE with a leave-one-out baseline over S draws.
 
     ∇ = (1/S) Σ_s (f(z_s) − mean of the other f) ∇ log q(z_s).
@@ -113,7 +122,14 @@ class RLOO(_ScoreFunction):
         """(S, ..., N, K)."""
         return (self.num_samples, *shape)
 
+    def sample_next(self, logits: Tensor, temperature: float | Tensor) -> CodeSample:
+        """Draws one code for each of the S; see `Estimator.sample_next`."""
+        dtype = working_dtype(logits.dtype)
+        return self.sample(
+            logits, noise=gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
+        )
+
     def surrogate(self, cost: Tensor, sample: CodeSample) -> Tensor:
         """Turns costs (S, ...) into a scalar."""
         others = (cost.sum(0) - cost) / (self.num_samples - 1)
-        return self._weigh(cost, cost - others, sample)
+        return self._weigh(cost, (cost - others).detach() * log_prob(sample))

@@ -10,7 +10,13 @@ from dvae.options import NonNegative
 if TYPE_CHECKING:
     from dvae.estimators.base import Estimator
 
-__all__ = ["GappedSTOptions", "ReinMaxOptions", "StraightThroughOptions", "ZGROptions"]
+__all__ = [
+    "GappedSTOptions",
+    "ReinMaxCVOptions",
+    "ReinMaxOptions",
+    "StraightThroughOptions",
+    "ZGROptions",
+]
 
 
 class StraightThroughOptions(EstimatorOptions):
@@ -49,6 +55,19 @@ class ReinMaxOptions(EstimatorOptions):
         from dvae.estimators.straight_through import ReinMax
 
         return ReinMax()
+
+
+class ReinMaxCVOptions(EstimatorOptions):
+    """See `dvae.estimators.straight_through.ReinMaxCV`."""
+
+    name: Literal["reinmax_cv"] = "reinmax_cv"
+    weight: NonNegative = 1.0
+
+    def build(self) -> Estimator:
+        """Builds the estimator."""
+        from dvae.estimators.straight_through import ReinMaxCV
+
+        return ReinMaxCV(self.weight)
 
 
 class ZGROptions(EstimatorOptions):

@@ -7,7 +7,19 @@ from torch import Generator, Tensor, nn
 
 from dvae.likelihoods.options import LikelihoodOptions, Pixels
 
-__all__ = ["Likelihood"]
+__all__ = ["Likelihood", "scale_of"]
+
+
+def scale_of(parameter: Tensor, minimum: float) -> Tensor:
+    """Turns an output l of the decoder into a scale: minimum + (exp(l) if l < 0, else 1 + l).
+
+    A single wild step of training cannot make it infinite, and unlike a clamp it keeps a gradient.
+
+    Args:
+        parameter: l.
+        minimum: The scale is larger than this.
+    """
+    return parameter.clamp(max=0).exp() + parameter.relu() + minimum
 
 
 class Likelihood(nn.Module, ABC):

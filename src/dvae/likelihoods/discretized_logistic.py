@@ -6,32 +6,24 @@ import torch
 from torch import Generator, Tensor
 
 from dvae.distributions import working_dtype
-from dvae.likelihoods.base import Likelihood
+from dvae.likelihoods.base import Likelihood, scale_of
 from dvae.likelihoods.discretized_logistic_options import DiscretizedLogisticOptions
 
 __all__ = [
+    "MIN_SCALE",
     "START_SCALE",
     "DiscretizedLogistic",
     "interval_log_prob",
     "interval_mean",
     "interval_sample",
-    "scale_of",
 ]
 
 START_SCALE = 0.1
 """Scale at the start of training, where 1 is the distance from black to white."""
 _HALF = 1 / 510
 """Half the distance between two values."""
-_MIN_SCALE = math.exp(-7) / 2
+MIN_SCALE = math.exp(-7) / 2
 """Scales are larger than this: PixelCNN++'s bound, e^−7 for pixels from −1 to 1."""
-
-
-def scale_of(log_scale: Tensor) -> Tensor:
-    """Turns a parameter l into a scale, exp(l) + e^−7 / 2.
-
-    The gradient of the sum never vanishes, as that of a clamped l would.
-    """
-    return log_scale.exp() + _MIN_SCALE
 
 
 def interval_log_prob(images: Tensor, location: Tensor, scale: Tensor) -> Tensor:
@@ -117,5 +109,5 @@ class DiscretizedLogistic(Likelihood):
 
 def _split(parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Location and scale, in at least single precision."""
-    location, log_scale = parameters.to(working_dtype(parameters.dtype)).chunk(2, -3)
-    return location, scale_of(log_scale)
+    location, scale = parameters.to(working_dtype(parameters.dtype)).chunk(2, -3)
+    return location, scale_of(scale, MIN_SCALE)

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from dvae.distributions import working_dtype
-from dvae.likelihoods.base import Likelihood
+from dvae.likelihoods.base import Likelihood, scale_of
 from dvae.likelihoods.gaussian_options import GaussianOptions
 
 __all__ = ["Gaussian"]
@@ -20,8 +20,9 @@ be unbounded otherwise, as pixels take certain values exactly."""
 class Gaussian(Likelihood):
     """log p(x|z) = −Σ_pixels [(x − μ)² / 2σ² + log σ + log(2π) / 2], a density of real pixels.
 
-    The parameters are C locations μ, followed by the parameters l of σ = exp(l) + 0.0011: C of
-    them, or with one scale for each image a single one, whose mean over all pixels is used.
+    The parameters are C locations μ, followed by the parameters of scales σ above 0.0011, see
+    `scale_of`: C of them, or with one scale for each image a single one, whose mean over all
+    pixels is used.
 
     Args:
         scale: "pixel" for a σ of each channel of each pixel, "image" for one of each image.
@@ -69,8 +70,8 @@ class Gaussian(Likelihood):
         """Location and scale, in at least single precision."""
         parameters = parameters.to(working_dtype(parameters.dtype))
         if self.scale == "pixel":
-            location, log_scale = parameters.chunk(2, -3)
+            location, scale = parameters.chunk(2, -3)
         else:
             location = parameters[..., :-1, :, :]
-            log_scale = parameters[..., -1:, :, :].mean((-2, -1), keepdim=True)
-        return location, log_scale.exp() + _MIN_SCALE
+            scale = parameters[..., -1:, :, :].mean((-2, -1), keepdim=True)
+        return location, scale_of(scale, _MIN_SCALE)

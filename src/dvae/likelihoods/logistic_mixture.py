@@ -7,13 +7,13 @@ import torch
 from torch import Generator, Tensor
 
 from dvae.distributions import gumbel_noise, working_dtype
-from dvae.likelihoods.base import Likelihood
+from dvae.likelihoods.base import Likelihood, scale_of
 from dvae.likelihoods.discretized_logistic import (
+    MIN_SCALE,
     START_SCALE,
     interval_log_prob,
     interval_mean,
     interval_sample,
-    scale_of,
 )
 from dvae.likelihoods.logistic_mixture_options import LogisticMixtureOptions
 
@@ -105,11 +105,11 @@ class LogisticMixture(Likelihood):
         # The number of groups is (C + 1) (C + 2) / 2.
         channels = (math.isqrt(8 * groups.shape[-4] + 1) - 3) // 2
         sizes = [1, channels, channels, channels * (channels - 1) // 2]
-        logits, locations, log_scales, couplings = groups.split(sizes, -4)
+        logits, locations, scales, couplings = groups.split(sizes, -4)
         return (
             logits.squeeze(-4),
             locations.unbind(-4),
-            scale_of(log_scales).unbind(-4),
+            scale_of(scales, MIN_SCALE).unbind(-4),
             couplings.tanh().unbind(-4),
         )
 

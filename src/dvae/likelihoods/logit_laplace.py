@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from dvae.distributions import exponential_noise, working_dtype
-from dvae.likelihoods.base import Likelihood
+from dvae.likelihoods.base import Likelihood, scale_of
 from dvae.likelihoods.logit_laplace_options import LogitLaplaceOptions
 
 __all__ = ["LogitLaplace"]
@@ -24,7 +24,7 @@ class LogitLaplace(Likelihood):
     """log p(x|z) = Σ_pixels log [(1 − 2ε) / (2 b y (1 − y))] − |logit(y) − μ| / b.
 
     Here y = (1 − 2ε) x + ε with ε = 0.1, and the parameters are C locations μ, followed by C
-    parameters l of b = exp(l) + 0.0036. It is a density of x from −0.125 to 1.125.
+    parameters of scales b above 0.0036, see `scale_of`. It is a density of x from −0.125 to 1.125.
 
     Deviations from the paper: the factor 1 − 2ε, which makes it a density of x instead of y; the
     lower bound of b.
@@ -69,8 +69,8 @@ class LogitLaplace(Likelihood):
 
 def _split(parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Location and scale, in at least single precision."""
-    location, log_scale = parameters.to(working_dtype(parameters.dtype)).chunk(2, -3)
-    return location, log_scale.exp() + _MIN_SCALE
+    location, scale = parameters.to(working_dtype(parameters.dtype)).chunk(2, -3)
+    return location, scale_of(scale, _MIN_SCALE)
 
 
 def _outer(logits: Tensor) -> Tensor:

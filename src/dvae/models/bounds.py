@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def log_importance_weights(model: VAE, images: Tensor, logits: Tensor, codes: Te
     Args:
         model: The model.
         images: (B, C, H, W).
-        logits: Logits of q(z|x), (B, N, K).
+        logits: Logits of q(z|x), (B, N, K); (S, B, N, K) if they depend on the codes.
         codes: (S, B, N).
 
     Returns:
@@ -64,7 +65,7 @@ def log_importance_weights(model: VAE, images: Tensor, logits: Tensor, codes: Te
 def sampled_bound(
     model: VAE,
     images: Tensor,
-    logits: Tensor,
+    features: Any,
     streams: ImageStreams,
     num_samples: int,
     max_decodes: int = MAX_DECODES,
@@ -74,7 +75,7 @@ def sampled_bound(
     Args:
         model: The model.
         images: (B, C, H, W).
-        logits: Logits of q(z|x), (B, N, K).
+        features: What `model.encode` returned; with one group of codes, the logits of q(z|x).
         streams: Random numbers for the B images.
         num_samples: m, at least 1.
         max_decodes: Largest number of codes decoded at once, fewer if a code has many parameters;
@@ -85,7 +86,10 @@ def sampled_bound(
     """
 
     def draw(count: int) -> Tensor:
-        codes = sample_categorical(logits, streams.uniform(count, model.num_latents))
+        uniform = streams.uniform(count, model.num_latents)
+        logits, codes = model.draw(
+            features, lambda place, logits: sample_categorical(logits, uniform[..., place])
+        )
         return log_importance_weights(model, images, logits, codes)
 
     at_once = decodes_at_once(model.output_bias.numel(), max_decodes)

@@ -42,6 +42,16 @@ class Quality:
     cosine: float
     microseconds: float
 
+    @property
+    def biased(self) -> bool:
+        """Whether the bias is significant: more than 2 standard errors; otherwise it is noise."""
+        return self.bias > 2 * self.bias_error
+
+    @property
+    def variance_of_a_second(self) -> float:
+        """Variance of the mean of all estimates that one second gives: variance × time."""
+        return self.variance * self.microseconds / 1e6
+
 
 def draws(
     vae: VAE, estimator: Estimator, logits: Tensor, images: Tensor, temperature: float, count: int
@@ -135,12 +145,17 @@ def compare(
         One result per estimator and temperature.
 
     Raises:
-        ValueError: If there are more than 16,384 codes.
+        ValueError: If there are more than 16,384 codes, or if they are drawn in several groups.
     """
     if vae.num_categories**vae.num_latents > MAX_ENUMERATION:
         raise ValueError(
             f"model: expected at most {MAX_ENUMERATION:,} codes for an exact gradient, found "
             f"{vae.num_categories}^{vae.num_latents}"
+        )
+    if not vae.is_factorized:
+        raise ValueError(
+            "model: expected codes that are drawn all at once, as gradients are compared at their "
+            f"logits, found {len(vae.encoder.places)} groups"
         )
     vae.eval()
     logits = vae.encode(images).detach()

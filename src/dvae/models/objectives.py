@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dvae.distributions import concrete_log_prob, log_ratio, log_softmax
+from dvae.estimators.base import CodeSample
 from dvae.estimators.score_function import log_prob
 from dvae.models.bounds import importance_weighted_bound
 from dvae.models.vae import VAE, VAEOutput
@@ -47,8 +48,7 @@ class Objective(ABC):
         loss = self(vae, output, beta)
         estimator, sample = vae.layer.estimator, output.sample
         distortion = estimator.expected(output.distortion, sample)
-        per_draw = vae.prior.depends_on_draw
-        rate = estimator.expected(output.rate, sample) if per_draw else output.rate.mean()
+        rate = self._expected(vae, output.rate, sample)
         return loss, distortion.detach(), rate.detach()
 
     @abstractmethod
@@ -60,6 +60,13 @@ class Objective(ABC):
             output: The model's output with `num_samples` draws.
             beta: Weight on the rate.
         """
+
+    @staticmethod
+    def _expected(vae: VAE, rate: Tensor, sample: CodeSample) -> Tensor:
+        """The mean of a rate over images and, if it depends on them, over draws; a scalar."""
+        if vae.rate_depends_on_draw:
+            return vae.layer.estimator.expected(rate, sample)
+        return rate.mean()
 
     def _sampled_rate(self, vae: VAE, output: VAEOutput) -> Tensor:
         """log q(z|x) − log p(z) at the sample, in nats, (..., B)."""
@@ -82,9 +89,22 @@ class Objective(ABC):
 class ELBO(Objective):
     """distortion + β · rate, the mean over m draws.
 
-    The categorical rate is analytic and differentiated directly. If the prior depends on the draw,
-    the rate is instead part of the cost that the estimator differentiates.
+    The categorical rate is analytic and differentiated directly. If it depends on the draw, as with
+    an autoregressive prior or a posterior of several groups, it is instead part of the cost that
+    the estimator differentiates.
+
+    Args:
+        num_samples: See `Objective`.
+        prior_temperature: See `Objective`.
+        free_bits: λ in nats: the rate of a level counts as λ, without a gradient, while its mean
+            over the batch is smaller (Kingma et al. 2016, arXiv 1606.04934).
     """
+
+    def __init__(
+        self, num_samples: int, prior_temperature: float | None, free_bits: float = 0.0
+    ) -> None:
+        super().__init__(num_samples, prior_temperature)
+        self.free_bits = free_bits
 
     def __call__(self, vae: VAE, output: VAEOutput, beta: float | Tensor) -> Tensor:
         """The loss of one pass; see `Objective`."""
@@ -92,9 +112,21 @@ class ELBO(Objective):
         if self.prior_temperature is not None:
             distortion = estimator.surrogate(output.distortion, sample)
             return distortion + beta * self._sampled_rate(vae, output).mean()
-        if vae.prior.depends_on_draw:
-            return estimator.surrogate(output.distortion + beta * output.rate, sample)
-        return estimator.surrogate(output.distortion, sample) + beta * output.rate.mean()
+        rate = self._rate(vae, output)
+        if vae.rate_depends_on_draw:
+            return estimator.surrogate(output.distortion + beta * rate, sample)
+        return estimator.surrogate(output.distortion, sample) + beta * rate.mean()
+
+    def _rate(self, vae: VAE, output: VAEOutput) -> Tensor:
+        """The rate of each image or draw, at least `free_bits` in the mean of each level."""
+        if not self.free_bits:
+            return output.rate
+        total = torch.zeros_like(output.kl[..., 0])
+        for place in vae.prior.levels:
+            rate = output.kl[..., place].sum(-1)
+            mean = self._expected(vae, rate.detach(), output.sample).detach()
+            total = total + torch.where(mean > self.free_bits, rate, self.free_bits)
+        return total
 
 
 class IWAE(Objective):

@@ -28,7 +28,7 @@ class ELBOOptions(ObjectiveOptions):
         """Builds the objective."""
         from dvae.models.objectives import ELBO
 
-        return ELBO(self.num_samples, self.prior_temperature)
+        return ELBO(self.num_samples, self.prior_temperature, self.free_bits)
 
 
 class _SeveralSamples(ObjectiveOptions):

@@ -29,6 +29,8 @@ class ObjectiveOptions(Options):
         kl: "discrete" compares the categorical posterior and prior, "relaxed" their Concrete
             densities at the relaxed sample.
         prior_temperature: Temperature of the prior's Concrete density, with `kl="relaxed"` only.
+        free_bits: Nats per image that each level's rate may have without a cost, with `elbo` and
+            `kl="discrete"` only.
     """
 
     name: str = ""
@@ -37,6 +39,7 @@ class ObjectiveOptions(Options):
     num_samples: Count
     kl: Literal["discrete", "relaxed"] = "discrete"
     prior_temperature: Positive | None = None
+    free_bits: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _check_densities(self) -> Self:
@@ -45,6 +48,15 @@ class ObjectiveOptions(Options):
             raise UserError(
                 f"objective.prior_temperature: expected {expected} with objective.kl={self.kl}, "
                 f"found {self.prior_temperature}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_free_bits(self) -> Self:
+        if self.free_bits and (self.name != "elbo" or self.kl != "discrete"):
+            raise UserError(
+                "objective.free_bits: expected 0 unless objective=elbo and objective.kl=discrete, "
+                f"found {self.free_bits}"
             )
         return self
 

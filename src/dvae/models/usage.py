@@ -1,6 +1,7 @@
 """Statistics of codes over a whole split, independent of its division into batches."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class CodeUsage(Metric):
         num_latents: N.
         num_categories: K.
         shared: Whether a category means the same in all latents.
+        levels: The latents of each level of a hierarchy, from the image up.
     """
 
     full_state_update = False
@@ -41,9 +43,17 @@ class CodeUsage(Metric):
     entropy: Tensor
     total: Tensor
 
-    def __init__(self, num_latents: int, num_categories: int, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        num_latents: int,
+        num_categories: int,
+        *,
+        shared: bool = False,
+        levels: Sequence[slice] = (),
+    ) -> None:
         super().__init__()
         self.shared = shared
+        self.levels = levels
         zeros = torch.zeros(num_latents, num_categories, dtype=torch.float64)
         self.add_state("counts", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("posterior", zeros.clone(), dist_reduce_fx="sum")
@@ -88,17 +98,23 @@ class CodeUsage(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars: means over latents, the number of active latents, the share of dead categories.
 
-        With a shared codebook also the perplexity of its usage over all latents.
+        With a shared codebook also the perplexity of its usage over all latents, and with several
+        levels the usage and the information of each, counted from the image.
         """
-        information = self.information()
+        information, perplexity = self.information(), self.perplexity()
         values = {
-            "usage_perplexity": self.perplexity().mean(),
+            "usage_perplexity": perplexity.mean(),
             "latent_information": information.mean(),
             "active_latents": (information > ACTIVE_NATS).sum().double(),
             "dead_categories": 100 * self.dead_share(),
         }
         if self.shared:
             values["codebook_perplexity"] = _perplexity(self.categories())[0]
+        for number, place in enumerate(self.levels if len(self.levels) > 1 else (), 1):
+            values[f"usage_perplexity_{number}"] = perplexity[place].mean()
+            values[f"latent_information_{number}"] = information[place].mean()
+            active = (information[place] > ACTIVE_NATS).sum().double()
+            values[f"active_latents_{number}"] = active
         return values
 
 

@@ -1,18 +1,31 @@
 """The variational autoencoder with categorical latents."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dvae.distributions import categorical_kl, working_dtype
+from dvae.distributions import (
+    categorical_entropy,
+    categorical_kl,
+    concrete_sample,
+    log_softmax,
+    one_hot,
+    working_dtype,
+)
 from dvae.estimators.base import CodeSample
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
 from dvae.networks.base import Decoder, Encoder
 from dvae.priors.base import Prior
 
-__all__ = ["VAE", "VAEOutput"]
+__all__ = ["VAE", "Choose", "VAEOutput"]
+
+Choose = Callable[[slice, Tensor], Tensor]
+"""Place of a group among the latents, and its logits (..., n, K) → integer codes (..., n), or
+one-hot or relaxed vectors (..., n, K)."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +35,27 @@ class VAEOutput:
     Attributes:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
-        rate: KL(q(z|x) ‖ p(z)), summed over latents: (B,), or (..., B) with a prior that depends
-            on the draw.
+        kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
     """
 
     sample: CodeSample
     distortion: Tensor
-    rate: Tensor
+    kl: Tensor
+
+    @property
+    def rate(self) -> Tensor:
+        """KL(q(z|x) ‖ p(z)), summed over latents: (B,), or (..., B) if it depends on the draw."""
+        return self.kl.sum(-1)
 
 
 class VAE(nn.Module):
-    """q(z|x) = Π_n Cat(z_n; softmax(logits_n)), p(x|z) from a likelihood, p(z) from a prior.
+    """q(z|x) from an encoder, p(x|z) from a likelihood, p(z) from a prior.
+
+    q(z|x) = Π_n Cat(z_n; softmax(logits_n)). With an encoder of several groups, the logits of a
+    group depend on the codes of the groups drawn before.
 
     Args:
-        encoder: Images (B, C, H, W) → logits (B, N, K).
+        encoder: Images (B, C, H, W) → logits (B, N, K), or features for several groups.
         decoder: Codes (..., N, K) → parameters (..., P, H, W), without an output bias.
         layer: Draws codes from logits.
         prior: p(z).
@@ -83,9 +103,122 @@ class VAE(nn.Module):
         """K."""
         return self.prior.num_categories
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] → logits of q(z|x), (B, N, K)."""
+    @property
+    def is_factorized(self) -> bool:
+        """Whether q(z|x) is a product over latents, all drawn at once."""
+        return len(self.encoder.places) == 1
+
+    @property
+    def rate_depends_on_draw(self) -> bool:
+        """Whether the rate is part of the cost that the estimator differentiates."""
+        return self.prior.depends_on_draw or not self.is_factorized
+
+    def encode(self, images: Tensor) -> Any:
+        """Images (B, C, H, W) in [0, 1] → what `draw` needs.
+
+        That is the logits of q(z|x), (B, N, K), unless the encoder draws several groups.
+        """
         return self.encoder(images - self.pixel_mean)
+
+    def draw(self, features: Any, choose: Choose) -> tuple[Tensor, Tensor]:
+        """Draws from q(z|x) group by group.
+
+        Args:
+            features: What `encode` returned.
+            choose: Draws the codes of a group from their logits; called once for each group.
+
+        Returns:
+            The logits of all latents, (..., N, K), and what was chosen: (..., N) or (..., N, K).
+        """
+        places = self.encoder.places
+        if len(places) == 1:
+            return features, choose(places[0], features)
+        all_logits: list[Tensor] = []
+        chosen: list[Tensor] = []
+        vectors: list[Tensor] = []
+        for place in places:
+            logits = self.encoder.logits(features, vectors)
+            drawn = choose(place, logits)
+            hard = not drawn.is_floating_point()
+            vectors.append(one_hot(drawn, logits.shape[-1], logits.dtype) if hard else drawn)
+            all_logits.append(logits)
+            chosen.append(drawn)
+        leading = torch.broadcast_shapes(*(logits.shape[:-2] for logits in all_logits))
+        expanded = [logits.expand(*leading, *logits.shape[-2:]) for logits in all_logits]
+        axis = -2 if chosen[0].is_floating_point() else -1
+        return self._in_order(expanded, -2), self._in_order(chosen, axis)
+
+    def _in_order(self, groups: list[Tensor], axis: int) -> Tensor:
+        """Concatenates groups, given as they were drawn, in the order of the latents."""
+        return torch.cat([groups[number] for number in self._order()], axis)
+
+    def _order(self) -> list[int]:
+        """The groups in the order of their latents."""
+        places = self.encoder.places
+        return sorted(range(len(places)), key=lambda number: places[number].start or 0)
+
+    def draw_codes(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The arg max of logits + noise: an exact draw from q(z|x) with standard Gumbel noise.
+
+        Args:
+            features: What `encode` returned.
+            noise: (..., N, K); zeros choose the most probable category, group by group.
+
+        Returns:
+            The logits, (..., N, K), and integer codes, (..., N).
+        """
+        return self.draw(features, lambda place, logits: (logits + noise[..., place, :]).argmax(-1))
+
+    def draw_relaxed(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with Concrete samples at the layer's temperature; see `draw_codes`.
+
+        Returns:
+            The logits, and relaxed codes, both (..., N, K).
+        """
+        temperature = self.layer.temperature
+
+        def choose(place: slice, logits: Tensor) -> Tensor:
+            return concrete_sample(logits, temperature, noise[..., place, :]).exp()
+
+        return self.draw(features, choose)
+
+    def sample(self, features: Any, num_samples: int = 1) -> CodeSample:
+        """Draws from q(z|x) with the layer's estimator.
+
+        Args:
+            features: What `encode` returned.
+            num_samples: m, codes per image; for m > 1 they are on a new leading axis.
+        """
+        layer = self.layer
+        samples: list[CodeSample] = []
+        if layer.estimator.options.enumerates and not self.is_factorized:
+            return self._every_code(features)
+
+        def choose(place: slice, logits: Tensor) -> Tensor:
+            if samples:
+                samples.append(layer.estimator.sample_next(logits, layer.temperature))
+            else:
+                many = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)
+                samples.append(layer.sample(many))
+            return samples[-1].z
+
+        self.draw(features, choose)
+        if len(samples) == 1:
+            return samples[0]
+        return CodeSample.join([samples[number] for number in self._order()])
+
+    def _every_code(self, features: Any) -> CodeSample:
+        """All codes of all groups, on a new leading axis."""
+        whole: list[CodeSample] = []
+
+        def choose(place: slice, logits: Tensor) -> Tensor:
+            if not whole:
+                shape = (*logits.shape[:-2], self.num_latents, self.num_categories)
+                whole.append(self.layer.sample(logits.new_zeros(shape)))
+            return whole[0].z[..., place, :]
+
+        logits, z = self.draw(features, choose)
+        return CodeSample(z, whole[0].codes, logits)
 
     def decode(self, z: Tensor) -> Tensor:
         """One-hot or relaxed codes (..., N, K) → the likelihood's parameters (..., P, H, W)."""
@@ -100,20 +233,40 @@ class VAE(nn.Module):
         """−log p(x|z) in nats: (B, C, H, W) and one-hot or relaxed (..., B, N, K) → (..., B)."""
         return -self.likelihood.log_prob(images, self.decode(z))
 
-    def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Σ_n KL(q_n ‖ p_n(·|z_<n)) in nats.
+    def kl(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The rate of each latent in nats, whose expectation sums to KL(q(z|x) ‖ p(z)).
+
+        KL(q_n ‖ p_n(·|z_<n)), if all latents that p_n may depend on were drawn before z_n or in its
+        group. Otherwise −H(q_n) − log p_n(z_n|z_<n), extended linearly to relaxed z.
 
         Args:
-            logits: Logits of q(z|x), (B, N, K).
+            logits: Logits of q(z|x), (B, N, K) or (..., B, N, K).
             z: Codes drawn from q, (..., B, N, K).
             context: What the prior is given besides, (B, C).
 
         Returns:
-            (B,), or (..., B) with a prior that depends on the draw.
+            (B, N), or (..., B, N) if it depends on the draw.
         """
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        return categorical_kl(working, self.prior.conditional_logits(z, context)).sum(-1)
+        prior_logits = self.prior.conditional_logits(z, context)
+        if self.is_factorized or not self.prior.depends_on_draw:
+            return categorical_kl(working, prior_logits)
+        parts: dict[int, Tensor] = {}
+        drawn = 0
+        for place in self.encoder.places:
+            q, p = working[..., place, :], prior_logits.expand_as(z)[..., place, :]
+            if place.start <= drawn:
+                parts[place.start] = categorical_kl(q, p)
+            else:
+                log_p = log_softmax(p).clamp_min(torch.finfo(p.dtype).min)
+                parts[place.start] = -categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1)
+            drawn = place.stop if place.start <= drawn else drawn
+        return torch.cat([parts[start] for start in sorted(parts)], -1)
+
+    def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """KL(q(z|x) ‖ p(z)) in nats, the sum of `kl` over latents: (B,) or (..., B)."""
+        return self.kl(logits, z, context).sum(-1)
 
     def forward(self, images: Tensor, num_samples: int = 1) -> VAEOutput:
         """Encodes images, draws codes with the layer's estimator and decodes them.
@@ -122,9 +275,9 @@ class VAE(nn.Module):
             images: (B, C, H, W) in [0, 1].
             num_samples: m, codes per image; for m > 1 they are on a new leading axis.
         """
-        logits = self.encode(images)
-        repeated = logits if num_samples == 1 else logits.expand(num_samples, *logits.shape)
-        sample = self.layer.sample(repeated)
-        distortion = self.distortion(images, sample.z)
+        features = self.encode(images)
+        sample = self.sample(features, num_samples)
+        logits = features if self.is_factorized else sample.logits
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
-        return VAEOutput(sample, distortion, self.rate(logits, sample.hard_z))
+        kl = self.kl(logits, sample.hard_z)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl)

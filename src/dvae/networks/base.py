@@ -3,7 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,13 @@ from dvae.distributions import one_hot
 from dvae.networks.options import ACTIVATIONS
 
 __all__ = [
+    "Centre",
+    "CodeMap",
     "Decoder",
     "Encoder",
     "PreciseLinear",
     "activate",
+    "glorot",
     "linear_blocks",
     "pad_to_multiple",
     "padded",
@@ -24,11 +27,34 @@ __all__ = [
 
 
 class Encoder(nn.Module, ABC):
-    """Images → logits of codes."""
+    """q(z|x) = Π_g q(z_g|x, z_<g): images → logits of codes, of all at once or of group by group.
+
+    Most encoders have one group and define `forward` only.
+    """
+
+    @property
+    def places(self) -> Sequence[slice]:
+        """The latents of each group, in the order in which the groups are drawn."""
+        return (slice(None),)
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), centred or in [0, 1] → logits (B, N, K)."""
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, C, H, W), centred or in [0, 1] → logits (B, N, K).
+
+        With several groups, whatever `logits` needs to know of the images.
+        """
+
+    def logits(self, features: Any, drawn: Sequence[Tensor]) -> Tensor:
+        """The logits of the next group.
+
+        Args:
+            features: What `forward` returned.
+            drawn: Codes of each group drawn before, (..., B, n, K), one-hot or relaxed.
+
+        Returns:
+            (B, n, K) or (..., B, n, K).
+        """
+        return features
 
 
 class Decoder(nn.Module, ABC):
@@ -70,6 +96,72 @@ class PreciseLinear(nn.Linear):
             return super().forward(features.to(self.weight.dtype))
 
 
+class Centre(nn.Module):
+    """Subtracts a running mean over all calls in training mode; it is frozen in evaluation mode.
+
+    mean ← 0.9 mean + 0.1 (mean of this call); no gradient passes through it.
+
+    Args:
+        width: D.
+
+    References:
+        Maddison, Mnih, Teh 2017, arXiv 1611.00712, appendix.
+    """
+
+    mean: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., D) → (..., D)."""
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(features.flatten(0, -2).mean(0).to(self.mean.dtype), 0.1)
+        return features - self.mean
+
+
+class CodeMap(nn.Module):
+    """One-hot or relaxed codes (..., n, K) → the numbers that a network reads, (..., n · width).
+
+    Args:
+        num_categories: K.
+        kind: "one_hot" for the K entries themselves. "hypercube" for log2(K) numbers in [−1, 1]:
+            each category is a corner of the hypercube, and a relaxed code the mean of corners.
+
+    Attributes:
+        width: Numbers for each latent.
+
+    References:
+        Maddison, Mnih, Teh 2017, arXiv 1611.00712, appendix.
+    """
+
+    corners: Tensor | None
+
+    def __init__(self, num_categories: int, kind: str) -> None:
+        super().__init__()
+        self.width = num_categories
+        self.register_buffer("corners", None, persistent=False)
+        if kind == "hypercube":
+            self.width = (num_categories - 1).bit_length()
+            bits = torch.arange(num_categories).unsqueeze(-1) >> torch.arange(self.width) & 1
+            self.corners = 2.0 * bits - 1
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes (..., n, K) → (..., n · width)."""
+        return (z if self.corners is None else z @ self.corners.to(z.dtype)).flatten(-2)
+
+
+def glorot(network: nn.Module) -> None:
+    """Draws weights as Glorot, Bengio 2010, uniformly; biases become 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def activate(width: int, activation: str, normalization: str, *, conv: bool = False) -> nn.Module:
     """Normalization over `width` features (or channels), then the activation.
 
@@ -98,11 +190,15 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
-def linear_blocks(widths: Sequence[int], activation: str, normalization: str) -> nn.Sequential:
-    """Linear layers of the given widths, each followed by normalization and activation."""
+def linear_blocks(
+    widths: Sequence[int], activation: str, normalization: str, dropout: float = 0.0
+) -> nn.Sequential:
+    """Linear layers of the given widths, each followed by normalization, activation and dropout."""
     blocks = nn.Sequential()
     for inputs, outputs in itertools.pairwise(widths):
         # A bias before batch normalization has no effect.
         blocks.append(nn.Linear(inputs, outputs, bias=normalization != "batch"))
         blocks.append(activate(outputs, activation, normalization))
+        if dropout:
+            blocks.append(nn.Dropout(dropout))
     return blocks

@@ -5,29 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from dvae.networks.options import FlatNetworkOptions
+from dvae.networks.flat_options import FlatNetworkOptions
 from dvae.options import Count
 
 if TYPE_CHECKING:
-    from dvae.networks.base import Decoder, Encoder
+    from dvae.networks.base import Decoder
+    from dvae.networks.flat import FlatEncoder
 
 __all__ = ["ConvOptions"]
 
 
 class ConvOptions(FlatNetworkOptions):
-    """See `dvae.networks.conv`."""
+    """See `dvae.networks.conv`.
+
+    Attributes:
+        hidden: Width of the linear layer between convolutions and codes.
+    """
 
     name: Literal["conv"] = "conv"
     hidden: Count = 256
 
-    def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
-        """Builds the encoder; see `NetworkOptions.build_encoder`."""
+    def flat_encoder(self, image_shape: Sequence[int], num_latents: int) -> FlatEncoder:
+        """See `FlatNetworkOptions`."""
         from dvae.networks.conv import ConvEncoder
 
-        return ConvEncoder(image_shape, **self.sizes())
+        return ConvEncoder(
+            image_shape,
+            num_latents,
+            self.num_categories,
+            hidden=self.hidden,
+            activation=self.activation,
+            normalization=self.normalization,
+            dropout=self.dropout,
+            centered=self.centered,
+        )
 
-    def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
-        """Builds the decoder; see `NetworkOptions.build_decoder`."""
+    def flat_decoder(self, image_shape: Sequence[int], channels: int, num_latents: int) -> Decoder:
+        """See `FlatNetworkOptions`."""
         from dvae.networks.conv import ConvDecoder
 
-        return ConvDecoder((channels, *image_shape[1:]), **self.sizes())
+        return ConvDecoder(
+            (channels, *image_shape[1:]),
+            num_latents,
+            self.num_categories,
+            hidden=self.hidden,
+            activation=self.activation,
+            normalization=self.normalization,
+            dropout=self.dropout,
+            code_map=self.code_map,
+        )

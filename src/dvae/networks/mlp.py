@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dvae.networks.base import Decoder, Encoder, PreciseLinear, linear_blocks
+from dvae.networks.base import CodeMap, Decoder, linear_blocks
+from dvae.networks.flat import FlatEncoder
 
 __all__ = ["MLPDecoder", "MLPEncoder"]
 
 
-class MLPEncoder(Encoder):
+class MLPEncoder(FlatEncoder):
     """Fully connected encoder: (B, C, H, W) → logits (B, N, K).
 
     Args:
@@ -20,6 +21,8 @@ class MLPEncoder(Encoder):
         hidden: Widths of the hidden layers, from the image to the codes.
         activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
+        dropout: Share of the hidden units that are left out in training.
+        centered: See `FlatEncoder`.
     """
 
     def __init__(
@@ -31,28 +34,30 @@ class MLPEncoder(Encoder):
         hidden: Sequence[int],
         activation: str,
         normalization: str,
+        dropout: float,
+        centered: bool,
     ) -> None:
-        super().__init__()
         widths = [math.prod(image_shape), *hidden]
-        self.body = linear_blocks(widths, activation, normalization)
-        self.head = PreciseLinear(widths[-1], num_latents * num_categories)
-        self._codes = (num_latents, num_categories)
+        body = linear_blocks(widths, activation, normalization, dropout)
+        super().__init__(body, widths[-1], num_latents, num_categories, centered=centered)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) → logits (B, N, K)."""
-        return self.head(self.body(images.flatten(1))).unflatten(-1, self._codes)
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → features (B, D)."""
+        return self.body(images.flatten(1))
 
 
 class MLPDecoder(Decoder):
-    """Mirror of `MLPEncoder`: codes (..., N, K) → parameters (..., P, H, W).
+    """Fully connected decoder: codes (..., N, K) → parameters (..., P, H, W).
 
     Args:
         parameter_shape: Shape of the parameters of an image, (P, H, W).
         num_latents: N, at least 1.
         num_categories: K, at least 2.
-        hidden: Widths of the encoder's hidden layers; the decoder reverses them.
+        hidden: Widths of the hidden layers, from the codes to the image.
         activation: A name in `dvae.networks.options.ACTIVATIONS`.
         normalization: "none", "batch" or "layer".
+        dropout: Share of the hidden units that are left out in training.
+        code_map: How it reads codes; see `CodeMap`.
     """
 
     def __init__(
@@ -64,15 +69,18 @@ class MLPDecoder(Decoder):
         hidden: Sequence[int],
         activation: str,
         normalization: str,
+        dropout: float,
+        code_map: str,
     ) -> None:
         super().__init__()
-        widths = [num_latents * num_categories, *reversed(hidden)]
-        self.body = linear_blocks(widths, activation, normalization)
+        self.read = CodeMap(num_categories, code_map)
+        widths = [num_latents * self.read.width, *hidden]
+        self.body = linear_blocks(widths, activation, normalization, dropout)
         self.head = nn.Linear(widths[-1], math.prod(parameter_shape), bias=False)
         self._parameter_shape = tuple(parameter_shape)
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes (..., N, K) → parameters (..., P, H, W)."""
-        leading = z.shape[:-2]
-        parameters = self.head(self.body(z.reshape(-1, z.shape[-2] * z.shape[-1])))
-        return parameters.reshape(*leading, *self._parameter_shape)
+        read = self.read(z)
+        parameters = self.head(self.body(read.reshape(-1, read.shape[-1])))
+        return parameters.reshape(*z.shape[:-2], *self._parameter_shape)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from dvae.options import Count, Options, one_of
+from dvae.options import Options, one_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dvae.networks.base import Decoder, Encoder
 
 __all__ = ["ACTIVATIONS", "Activation", "NetworkOptions", "Normalization"]
@@ -53,6 +55,24 @@ class NetworkOptions(Options):
             UserError: If they cannot; by default, never.
         """
 
+    def level_grids(self, image_shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """Shape of the grid of each level of codes, from the image up; by default, one level."""
+        return [self.grid(image_shape)]
+
+    def build_top_down(self, image_shape: Sequence[int]) -> list[nn.Module]:
+        """The networks of `dvae.priors.top_down.TopDownPrior`; by default, none for one level."""
+        return []
+
+    @property
+    def reads_all_levels(self) -> bool:
+        """Whether decoder and prior read all levels above, not only the next one."""
+        return False
+
+    @property
+    def sequential(self) -> str:
+        """The option by which codes are drawn in several groups, as `key=value`; "" if not."""
+        return ""
+
     @abstractmethod
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
         """Builds the encoder for images (C, H, W)."""
@@ -65,19 +85,3 @@ class NetworkOptions(Options):
             image_shape: Shape of an image, (C, H, W).
             channels: P, the number of parameter channels of the likelihood.
         """
-
-
-class FlatNetworkOptions(NetworkOptions):
-    """Networks whose codes have no position in the image: the grid is a row of N codes."""
-
-    num_latents: Count = 20
-    activation: Activation = "silu"
-    normalization: Normalization = "batch"
-
-    def sizes(self) -> dict[str, Any]:
-        """The arguments that encoder and decoder share."""
-        return self.model_dump(exclude={"name", "base_rates"})
-
-    def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """(N,), for images of any shape."""
-        return (self.num_latents,)

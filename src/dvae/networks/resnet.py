@@ -8,7 +8,7 @@ from torch.nn.functional import embedding
 
 from dvae.networks.base import Decoder, Encoder, PreciseLinear, activate, pad_to_multiple
 
-__all__ = ["ResNetDecoder", "ResNetEncoder"]
+__all__ = ["ResNetDecoder", "ResNetEncoder", "trunk"]
 
 
 class _Block(nn.Module):
@@ -31,7 +31,7 @@ class _Block(nn.Module):
         return x + self.body(x)
 
 
-def _trunk(
+def trunk(
     inputs: int, channels: int, blocks: int, activation: str, normalization: str
 ) -> nn.Sequential:
     """A 3 × 3 convolution, residual blocks, and a last normalization and activation."""
@@ -76,13 +76,20 @@ class ResNetEncoder(Encoder):
         super().__init__()
         inputs = image_channels * downsample**2
         self.patches = nn.PixelUnshuffle(downsample)
-        self.body = _trunk(inputs, channels, blocks, activation, normalization)
+        self.body = trunk(inputs, channels, blocks, activation, normalization)
         self.head = PreciseLinear(channels, num_categories)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → features on the grid of codes, (B, D, rows, columns)."""
+        return self.body(self.patches(pad_to_multiple(images, self.patches.downscale_factor)))
+
+    def to_logits(self, features: Tensor) -> Tensor:
+        """Features (B, D, rows, columns) → logits (B, N, K), row by row of the grid."""
+        return self.head(features.permute(0, 2, 3, 1).flatten(1, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) → logits (B, N, K), row by row of the grid."""
-        patches = self.patches(pad_to_multiple(images, self.patches.downscale_factor))
-        return self.head(self.body(patches).permute(0, 2, 3, 1).flatten(1, 2))
+        return self.to_logits(self.features(images))
 
 
 class ResNetDecoder(Decoder):
@@ -125,7 +132,7 @@ class ResNetDecoder(Decoder):
         outputs, height, width = parameter_shape
         # No `weight`, so that weight decay leaves it alone.
         self.codebook = nn.Parameter(torch.randn(num_categories, embedding_dim))
-        self.body = _trunk(embedding_dim, channels, blocks, activation, normalization)
+        self.body = trunk(embedding_dim, channels, blocks, activation, normalization)
         self.head = nn.Conv2d(channels, outputs * downsample**2, 3, padding=1, bias=False)
         self.patches = nn.PixelShuffle(downsample)
         self._grid = tuple(grid)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from dvae.errors import UserError
 from dvae.networks.options import Activation, NetworkOptions, Normalization
 from dvae.options import Count
 
@@ -27,6 +28,7 @@ class ResNetOptions(NetworkOptions):
         blocks: Residual blocks in the encoder, and in the decoder.
         activation: Activation before each convolution of a block.
         normalization: Normalization before each activation.
+        groups: G, groups in which the codes are drawn, row by row, each given those before.
     """
 
     name: Literal["resnet"] = "resnet"
@@ -37,6 +39,25 @@ class ResNetOptions(NetworkOptions):
     blocks: Count = 2
     activation: Activation = "relu"
     normalization: Normalization = "none"
+    groups: Count = 1
+
+    @property
+    def sequential(self) -> str:
+        """See `NetworkOptions`."""
+        return f"model.groups={self.groups}" if self.groups > 1 else ""
+
+    def check_images(self, image_shape: Sequence[int]) -> None:
+        """Refuses a number of groups that does not divide the number of codes.
+
+        Raises:
+            UserError: If there is a rest.
+        """
+        rows, columns = self.grid(image_shape)
+        if rows * columns % self.groups:
+            raise UserError(
+                f"model.groups: expected a divisor of {rows} × {columns} latents, found "
+                f"{self.groups}"
+            )
 
     def grid(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Codes from top to bottom and from left to right."""
@@ -45,9 +66,18 @@ class ResNetOptions(NetworkOptions):
 
     def build_encoder(self, image_shape: Sequence[int]) -> Encoder:
         """Builds the encoder; see `NetworkOptions.build_encoder`."""
+        from dvae.networks.grids import GroupedGridEncoder
         from dvae.networks.resnet import ResNetEncoder
 
-        return ResNetEncoder(image_shape[0], self.num_categories, **self._sizes())
+        encoder = ResNetEncoder(
+            image_shape[0], self.num_categories, downsample=self.downsample, **self._sizes()
+        )
+        if self.groups == 1:
+            return encoder
+        grid, groups = self.grid(image_shape), self.groups
+        return GroupedGridEncoder(
+            encoder, grid, self.num_categories, groups=groups, **self._sizes()
+        )
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
         """Builds the decoder; see `NetworkOptions.build_decoder`."""
@@ -58,10 +88,11 @@ class ResNetOptions(NetworkOptions):
             self.grid(image_shape),
             self.num_categories,
             embedding_dim=self.embedding_dim,
+            downsample=self.downsample,
             **self._sizes(),
         )
 
     def _sizes(self) -> dict[str, Any]:
         """The arguments that encoder and decoder share."""
-        names = ("downsample", "channels", "blocks", "activation", "normalization")
+        names = ("channels", "blocks", "activation", "normalization")
         return {name: getattr(self, name) for name in names}

@@ -44,6 +44,11 @@ class Prior(nn.Module, ABC):
         self.num_latents = math.prod(grid)
         self.num_categories = num_categories
 
+    @property
+    def levels(self) -> Sequence[slice]:
+        """The latents of each level of a hierarchy, from the image up; here, one level."""
+        return [slice(0, self.num_latents)]
+
     @abstractmethod
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those before it.
@@ -110,6 +115,19 @@ class Prior(nn.Module, ABC):
                         logits.shape, dtype=logits.dtype, device=logits.device, generator=generator
                     )
                     codes[:, n] = (logits / temperature + noise).argmax(-1)
+        return codes
+
+    def complete(self, codes: Tensor, level: int, noise: Tensor) -> Tensor:
+        """Draws the levels below a level of a hierarchy anew; with one level, there are none.
+
+        Args:
+            codes: (..., N).
+            level: Index of the level, counted from the image; it and those above stay.
+            noise: Standard Gumbel noise, (..., N, K) or a shape that broadcasts to it.
+
+        Returns:
+            (..., N).
+        """
         return codes
 
     def _logits_of(self, codes: Tensor, context: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dvae.data.augmentation import shift
 from dvae.data.binarize import redraw, to_unit
 from dvae.data.loader import BatchGroups, BatchOrder, ImageLoader
 from dvae.data.module import ImageDataModule
@@ -72,6 +73,7 @@ class _Mixed:
         labels: Their classes.
         size: Labelled images in a batch, drawn without replacement with the key of the batch.
         dynamic: Whether each batch draws new binary images.
+        shift: Most pixels by which images are moved at random.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class _Mixed:
         labels: Tensor,
         size: int,
         dynamic: bool,
+        shift: int,
     ) -> None:
         self.sampler: BatchOrder = loader.sampler
         self._loader = loader
@@ -90,6 +93,7 @@ class _Mixed:
         self._labels = labels
         self._size = size
         self._dynamic = dynamic
+        self._shift = shift
 
     def batches(self, start: int = 0) -> Iterator[LabelledBatch]:
         """The batches of an epoch, beginning with number `start`."""
@@ -101,6 +105,8 @@ class _Mixed:
             order = torch.randperm(len(self._labels), generator=labelled)
             chosen = order[: self._size].to(device)
             images = self._images[chosen]
+            if self._shift:
+                images = shift(images, self._shift, keyed_generator("labelled shift", *key))
             if self._dynamic:
                 generator.manual_seed(keyed_seed("labelled binarization", *key))
                 images = redraw(images, generator)
@@ -179,6 +185,7 @@ class LabelledImageDataModule(ImageDataModule):
             labels[chosen],
             max(1, self.labelled_batch_size // world_size),
             self.binarization == "dynamic",
+            self.shift,
         )
         return BatchGroups(mixed, self.steps_per_call)
 

@@ -103,6 +103,11 @@ class StructuredPredictionConfig(StoredStructuredPredictionConfig, ImageRunConfi
                 "estimator: expected one that draws codes with task=structured_prediction, whose "
                 f"layers cannot be enumerated together, found {name}"
             )
+        if self.estimator.coupled and self.model.num_layers > 1:
+            raise UserError(
+                f"model.num_layers: expected 1 with estimator={name}, whose draws need the same "
+                f"logits in all layers, found {self.model.num_layers}"
+            )
         if self.estimator.score_function and self.objective.num_samples > 1:
             raise UserError(
                 f"objective.num_samples: expected 1 with estimator={name}, which needs a cost for "

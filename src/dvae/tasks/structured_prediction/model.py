@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from dvae.estimators.base import CodeSample
@@ -118,7 +117,7 @@ class StochasticNetwork(nn.Module):
 
         repeated = upper if num_samples == 1 else upper.expand(num_samples, *upper.shape)
         parameters = self.propagate(repeated, draw)
-        return Prediction(_concatenate(samples), -self.likelihood.log_prob(lower, parameters))
+        return Prediction(CodeSample.join(samples), -self.likelihood.log_prob(lower, parameters))
 
     def training_pass(self, images: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
         """Splits images, draws codes and computes the loss; this part is compiled.
@@ -139,13 +138,3 @@ class StochasticNetwork(nn.Module):
             )
         bound = importance_weighted_bound(-output.distortion).mean()
         return -bound, bound.detach()
-
-
-def _concatenate(samples: Sequence[CodeSample]) -> CodeSample:
-    """Concatenates the codes of all layers into one sample; log-probabilities add up."""
-    shape = samples[-1].codes.shape[:-1]
-    return CodeSample(
-        torch.cat([sample.z for sample in samples], -2),
-        torch.cat([sample.codes for sample in samples], -1),
-        torch.cat([s.logits.expand(*shape, *s.logits.shape[-2:]) for s in samples], -2),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
@@ -19,19 +19,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dvae.models.vae import VAE
+    from dvae.networks.base import Encoder
+    from dvae.priors.base import Prior
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
 
 
 class StoredVAEConfig(StoredImageConfig):
-    """The part from which a checkpoint's VAE is rebuilt."""
+    """The part from which a checkpoint's VAE is rebuilt.
+
+    Attributes:
+        logits: "softmax" for an output of the encoder for each category, "catnat" for one for each
+            split of a binary tree of them; see `dvae.networks.catnat`.
+    """
 
     model: AnyNetwork
     prior: AnyPrior
+    logits: Literal["softmax", "catnat"] = "softmax"
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
         self.model.check_images(self.data.image_shape)
+        return self
+
+    @model_validator(mode="after")
+    def _check_logits(self) -> Self:
+        if self.logits != "softmax" and self.model.sequential:
+            raise UserError(
+                f"logits: expected softmax with {self.model.sequential}, found {self.logits}"
+            )
         return self
 
     def build_model(self, pixel_mean: Tensor | None = None) -> VAE:
@@ -47,16 +63,37 @@ class StoredVAEConfig(StoredImageConfig):
 
         shape, likelihood = self.data.image_shape, self.likelihood.build()
         vae = VAE(
-            self.model.build_encoder(shape),
+            self._build_encoder(),
             self.model.build_decoder(shape, likelihood.channels(shape[0])),
             self.build_layer(),
-            self.prior.build(self.model.grid(shape), self.model.num_categories),
+            self._build_prior(),
             likelihood,
             torch.full(shape, 0.5) if pixel_mean is None else pixel_mean,
             base_rates=self.model.base_rates,
         )
         # Convolutions are fastest in this layout; no other parameters have four axes.
         return vae.to(memory_format=torch.channels_last)
+
+    def _build_prior(self) -> Prior:
+        """The prior of the only level, or of the top level and below it the model's networks."""
+        from dvae.priors.top_down import TopDownPrior
+
+        model, shape = self.model, self.data.image_shape
+        grids = model.level_grids(shape)
+        top = self.prior.build(grids[-1], model.num_categories)
+        if len(grids) == 1:
+            return top
+        networks, sizes = model.build_top_down(shape), [math.prod(grid) for grid in grids]
+        return TopDownPrior(top, networks, sizes, skips=model.reads_all_levels)
+
+    def _build_encoder(self) -> Encoder:
+        """The encoder, with a logit for each category."""
+        if self.logits == "softmax":
+            return self.model.build_encoder(self.data.image_shape)
+        from dvae.networks.catnat import CatnatEncoder
+
+        splits = self.model.model_copy(update={"num_categories": self.model.num_categories - 1})
+        return CatnatEncoder(splits.build_encoder(self.data.image_shape))
 
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
@@ -90,6 +127,24 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
                 f"estimator={self.estimator.name}: expected at most {MAX_ENUMERATION:,} codes and "
                 f"objective.num_samples=1, found {categories}^{count} codes and "
                 f"{self.objective.num_samples}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_coupled_draws(self) -> Self:
+        if self.estimator.coupled and self.model.sequential:
+            raise UserError(
+                f"estimator={self.estimator.name}: expected codes that are drawn all at once, as "
+                f"draws of an image must have equal logits, found {self.model.sequential}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gradient_of_logits(self) -> Self:
+        if self.callbacks.gradient_snr is not None and self.model.sequential:
+            raise UserError(
+                f"callbacks.gradient_snr: expected null with {self.model.sequential}, as it is "
+                f"measured at the logits of all codes, found {self.callbacks.gradient_snr}"
             )
         return self
 

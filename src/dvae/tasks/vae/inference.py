@@ -24,7 +24,7 @@ class VAEInference(Inference):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """The most probable code of each image, arg max_k q(z_n = k|x).
+        """The most probable code of each image, arg max_k q(z_n = k|x), group by group.
 
         Args:
             images: (B, C, H, W) on any device, as uint8 in 0 … 255 or as floats in [0, 1], with the
@@ -32,12 +32,14 @@ class VAEInference(Inference):
 
         Returns:
             Categories in 0 … K − 1, (B, N), int64. For their probabilities, `self.vae.encode`
-            returns the logits of q(z|x), (B, N, K).
+            returns the logits of q(z|x), (B, N, K); see there for codes drawn in several groups.
 
         Raises:
             UserError: If the shape or a value is wrong.
         """
-        return self.vae.encode(self._checked_images(images)).argmax(-1)
+        vae = self.vae
+        features = vae.encode(self._checked_images(images))
+        return vae.draw(features, lambda place, logits: logits.argmax(-1))[1]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

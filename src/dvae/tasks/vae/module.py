@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from dvae.data.binarize import to_unit
 from dvae.data.loader import Batch
 from dvae.data.module import ImageDataModule
-from dvae.distributions import concrete_sample, gumbel_from_uniform, one_hot
+from dvae.distributions import gumbel_from_uniform, one_hot
 from dvae.models.bounds import Enumeration, exact_log_likelihood, sampled_bound
 from dvae.models.objectives import Objective
 from dvae.models.usage import CodeUsage, MutualInformation
@@ -40,6 +41,16 @@ _AT_ONCE = 100
 """Images that are compared with others at once."""
 _HALF_WINDOW = 5
 """Pixels by which SSIM's window of 11 × 11 exceeds an image."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What an evaluation drew for a batch: one code for each image, and its logits."""
+
+    features: Any
+    logits: Tensor
+    codes: Tensor
+    streams: ImageStreams
 
 
 class VAEModule(VAEInference, ImageModule):
@@ -80,7 +91,8 @@ class VAEModule(VAEInference, ImageModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         shared = vae.decoder.shared_codebook
-        usage = CodeUsage(vae.num_latents, vae.num_categories, shared=shared)
+        sizes, levels = (vae.num_latents, vae.num_categories), vae.prior.levels
+        usage = CodeUsage(*sizes, shared=shared, levels=levels)
         training_pass = None if objective is None else objective.training_pass
         pixels = vae.pixel_mean.numel()
         super().__init__(vae.likelihood, pixels, usage, training_pass, training, evaluation, config)
@@ -122,12 +134,18 @@ class VAEModule(VAEInference, ImageModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the metrics of validation, and bounds on the likelihood or its exact value."""
         options = self.evaluation
-        logits, codes, streams = self._evaluate(batch, options.split)
-        self.information.update(logits, codes)
+        drawn = self._evaluate(batch, options.split)
+        if self.vae.is_factorized:
+            self.information.update(drawn.logits, drawn.codes)
         likelihoods = {}
         if options.num_samples:
             bound = sampled_bound(
-                self.vae, batch.images, logits, streams, options.num_samples, options.max_decodes
+                self.vae,
+                batch.images,
+                drawn.features,
+                drawn.streams,
+                options.num_samples,
+                options.max_decodes,
             )
             likelihoods[f"nll_iw{options.num_samples}"] = -bound
         if self._enumeration is not None:
@@ -143,8 +161,9 @@ class VAEModule(VAEInference, ImageModule):
         """Adds the mutual information of images and codes to the statistics of validation."""
         super().on_test_epoch_end()
         self._log_similarity(self.evaluation.split)
-        information = self.information.compute()
-        self.log_dict({f"{self.evaluation.split}/mutual_information": information})
+        if self.vae.is_factorized:
+            information = self.information.compute()
+            self.log_dict({f"{self.evaluation.split}/mutual_information": information})
 
     def pictures(self, data: ImageDataModule, split: str, seed: int) -> dict[str, Tensor]:
         """Reconstructions, samples from the prior, and code usage in the last evaluation."""
@@ -188,27 +207,31 @@ class VAEModule(VAEInference, ImageModule):
         # The distortion of a density may be negative.
         return distortion > self._baseline - (1 - _FULL) * abs(self._baseline)
 
-    def _evaluate(self, batch: Batch, split: str) -> tuple[Tensor, Tensor, ImageStreams]:
+    def _evaluate(self, batch: Batch, split: str) -> _Drawn:
         vae = self.vae
-        logits = vae.encode(batch.images)
+        features = vae.encode(batch.images)
         streams = ImageStreams(batch.indices, self.evaluation.seed)
-        noise = gumbel_from_uniform(streams.uniform(1, *logits.shape[1:])[0])
-        codes = (logits + noise).argmax(-1)
+        shape = (vae.num_latents, vae.num_categories)
+        noise = gumbel_from_uniform(streams.uniform(1, *shape)[0])
+        logits, codes = vae.draw_codes(features, noise)
         z = one_hot(codes, vae.num_categories, logits.dtype)
-        parameters, rate = vae.decode(z), vae.rate(logits, z)
-        distortion = -vae.likelihood.log_prob(batch.images, parameters)
+        parameters, kl = vae.decode(z), vae.kl(logits, z)
+        rate, distortion = kl.sum(-1), -vae.likelihood.log_prob(batch.images, parameters)
         terms = {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion}
+        if len(vae.prior.levels) > 1:
+            for number, place in enumerate(vae.prior.levels, 1):
+                terms[f"rate_{number}"] = kl[..., place].sum(-1)
         if vae.layer.estimator.uses_temperature:
-            relaxed = concrete_sample(logits, vae.layer.temperature, noise).exp()
+            relaxed_logits, relaxed = vae.draw_relaxed(features, noise)
             relaxed_distortion = vae.distortion(batch.images, relaxed)
-            terms["relaxed_elbo"] = -(relaxed_distortion + vae.rate(logits, relaxed))
+            terms["relaxed_elbo"] = -(relaxed_distortion + vae.rate(relaxed_logits, relaxed))
         self.usage.update(logits, codes)
         if self.evaluation.shades:
             means = vae.likelihood.mean(parameters)
             for pair in zip(means.split(_AT_ONCE), batch.images.split(_AT_ONCE), strict=True):
                 self.similarity.update(*(images.float() for images in pair))
         self.log_means(terms, split)
-        return logits, codes, streams
+        return _Drawn(features, logits, codes, streams)
 
     def _log_similarity(self, split: str) -> None:
         if self.evaluation.shades:

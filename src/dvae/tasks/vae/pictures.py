@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import concrete_sample, gumbel_noise, one_hot
+from dvae.distributions import gumbel_noise, one_hot
 from dvae.errors import UserError
 from dvae.models.vae import VAE
 from dvae.priors.base import Prior
@@ -37,9 +37,13 @@ _PATHS = 32
 @torch.no_grad()
 def posterior_codes(vae: VAE, images: Tensor, generator: Generator | None = None) -> Tensor:
     """Draws a code from q(z|x) for each image: (B, C, H, W) → (B, N)."""
-    logits = vae.encode(images)
-    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
-    return (logits + noise).argmax(-1)
+    return vae.draw_codes(vae.encode(images), _noise(vae, len(images), generator))[1]
+
+
+def _noise(vae: VAE, count: int, generator: Generator | None) -> Tensor:
+    """Gumbel noise for the codes of so many images, (count, N, K)."""
+    shape = (count, vae.num_latents, vae.num_categories)
+    return gumbel_noise(shape, device=vae.pixel_mean.device, generator=generator)
 
 
 @torch.no_grad()
@@ -58,18 +62,17 @@ def reconstructions(
     Returns:
         The grid, and the codes of the one-hot reconstructions, (B, N).
     """
-    logits = vae.encode(images)
-    noise = gumbel_noise(logits.shape, device=logits.device, generator=generator)
-    codes = (logits + noise).argmax(-1)
+    features, noise = vae.encode(images), _noise(vae, len(images), generator)
+    codes = vae.draw_codes(features, noise)[1]
+    relaxed = vae.draw_relaxed(features, noise)[1]
     mean, rows, width = vae.likelihood.mean, [], min(_COLUMNS, len(images))
     for part in torch.arange(len(images), device=images.device).split(width):
         # Pad a short last row, so that the grid keeps its rows.
         blank = images.new_ones(width - len(part), *images.shape[1:])
-        relaxed = concrete_sample(logits[part], vae.layer.temperature, noise[part]).exp()
         for drawn in (
             images[part],
             mean(vae.decode_codes(codes[part])),
-            mean(vae.decode(relaxed)),
+            mean(vae.decode(relaxed[part])),
         ):
             rows += [drawn.float(), blank]
     return picture_grid(torch.cat(rows), width), codes
@@ -157,21 +160,30 @@ def columns(num_images: int) -> int:
     return max(1, round(num_images**0.5))
 
 
-def traversal_codes(codes: Tensor, num_categories: int) -> Tensor:
+@torch.no_grad()
+def traversal_codes(vae: VAE, codes: Tensor, generator: Generator | None = None) -> Tensor:
     """Steps each latent through its categories, and keeps the others fixed.
 
+    In a hierarchy, the levels below the latent are drawn anew from the prior, with the same noise
+    for all steps of an image.
+
     Args:
+        vae: The model.
         codes: (B, N).
-        num_categories: K.
+        generator: Source of that noise.
 
     Returns:
         (B, N, K, N): for image b, latent n and category k, the code of b with z_n = k.
     """
-    num_latents = codes.shape[-1]
+    num_latents, num_categories, levels = vae.num_latents, vae.num_categories, vae.prior.levels
     steps = codes[:, None, None].repeat(1, num_latents, num_categories, 1)
     categories = torch.arange(num_categories, device=codes.device)
     for n in range(num_latents):
         steps[:, n, :, n] = categories
+    if len(levels) > 1:
+        noise = _noise(vae, len(codes), generator)[:, None, None]
+        for level, place in enumerate(levels):
+            steps[:, place] = vae.prior.complete(steps[:, place], level, noise)
     return steps
 
 

@@ -136,7 +136,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         if what == "traversal":
             columns = vae.num_categories
             _check_count(len(codes) * vae.num_latents * columns)
-            path = pictures.traversal_codes(codes, columns)
+            path = pictures.traversal_codes(vae, codes, generator)
         else:
             columns = config.num_steps or _INTERPOLATION_STEPS
             ends = codes[::2], codes[1::2]

@@ -1,0 +1,41 @@
+"""What configurations compute: ${dvae.home:} and the like."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dvae.commands.places import home
+from dvae.errors import UserError
+from dvae.runs.naming import run_name
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Makes them known; all programs in a process share one list, so the names begin with ours."""
+    OmegaConf.register_new_resolver("dvae.equal_time", _equal_time, replace=True)
+    OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
+    OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
+    OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
+
+
+def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
+    """Looks up an experiment's settings for an estimator and a size."""
+    if size not in (sizes := table.get(estimator) or {}):
+        known = [f"{name!s} with {key!s}" for name in table for key in table[name]]
+        raise UserError(
+            f"experiment: expected a tuned setting, one of {', '.join(known)}, "
+            f"found {estimator} with {size}"
+        )
+    return sizes[size]
+
+
+def _equal_time(epochs: float, times: DictConfig, estimator: str) -> int:
+    """Epochs that take as long with an estimator as `epochs` do at the relative time 1."""
+    if estimator not in times:
+        raise UserError(
+            f"experiment: expected an estimator whose time is known, one of {', '.join(times)}, "
+            f"found {estimator}; trainer.max_epochs=… needs none"
+        )
+    return max(1, round(epochs / times[estimator]))

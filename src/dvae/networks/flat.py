@@ -1,0 +1,239 @@
+"""What networks have in common whose codes have no position in the image."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dvae.networks.base import (
+    Centre,
+    CodeMap,
+    Decoder,
+    Encoder,
+    PreciseLinear,
+    activate,
+    linear_blocks,
+)
+
+__all__ = [
+    "BottomDecoder",
+    "BottomUpEncoder",
+    "CodeNetwork",
+    "FlatEncoder",
+    "GroupedEncoder",
+    "places_of",
+]
+
+
+def places_of(sizes: Sequence[int]) -> tuple[slice, ...]:
+    """Consecutive places: the sizes of groups → their latents.
+
+    Example:
+        >>> places_of([3, 2])
+        (slice(0, 3, None), slice(3, 5, None))
+    """
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    return tuple(slice(end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+
+class FlatEncoder(Encoder):
+    """Images → features → logits, by a last linear map.
+
+    Args:
+        body: Turns what `features` prepares into features (B, width).
+        width: Number of features.
+        num_latents: N, at least 1.
+        num_categories: K, at least 2.
+        centered: Whether a running mean is subtracted from the features.
+
+    Attributes:
+        width: Number of features.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        width: int,
+        num_latents: int,
+        num_categories: int,
+        *,
+        centered: bool,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.body = body
+        self.head = PreciseLinear(width, num_latents * num_categories)
+        self.centre = Centre(width) if centered else nn.Identity()
+        self._codes = (num_latents, num_categories)
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → features (B, width)."""
+
+    def to_logits(self, features: Tensor) -> Tensor:
+        """Features (B, width) → logits (B, N, K)."""
+        return self.head(self.centre(features)).unflatten(-1, self._codes)
+
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, C, H, W) → logits (B, N, K)."""
+        return self.to_logits(self.features(images))
+
+
+class CodeNetwork(nn.Module):
+    """Codes, and features of an image if there are any → logits of other codes.
+
+    Args:
+        codes: Latents that it reads.
+        num_latents: n, latents whose logits it returns.
+        num_categories: K.
+        features: Features of an image that it reads too; 0 for none.
+        hidden: Widths of the hidden layers.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
+        normalization: "none", "batch" or "layer".
+        dropout: Share of the hidden units that are left out in training.
+        code_map: How it reads codes; see `CodeMap`.
+        centered: Whether a running mean is subtracted from what the last linear map reads.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        num_latents: int,
+        num_categories: int,
+        *,
+        features: int = 0,
+        hidden: Sequence[int],
+        activation: str,
+        normalization: str,
+        dropout: float,
+        code_map: str,
+        centered: bool = False,
+    ) -> None:
+        super().__init__()
+        self.read = CodeMap(num_categories, code_map)
+        inputs, outputs = codes * self.read.width, num_latents * num_categories
+        linear = nn.Linear if hidden else PreciseLinear
+        first = hidden[0] if hidden else outputs
+        self.codes = linear(inputs, first)
+        # Once for each image, whatever the number of its draws.
+        self.image = linear(features, first, bias=False) if features else None
+        self.centre = Centre(inputs) if centered and not hidden else nn.Identity()
+        self.body = nn.Sequential()
+        if hidden:
+            self.body.append(activate(first, activation, normalization))
+            if dropout:
+                self.body.append(nn.Dropout(dropout))
+            self.body.extend(linear_blocks(hidden, activation, normalization, dropout))
+            if centered:
+                self.body.append(Centre(hidden[-1]))
+            self.body.append(PreciseLinear(hidden[-1], outputs))
+        self._codes = (num_latents, num_categories)
+
+    def forward(self, z: Tensor, features: Tensor | None = None) -> Tensor:
+        """Codes (..., B, n', K), features (B, D) → logits (..., B, n, K)."""
+        hidden = self.codes(self.centre(self.read(z)))
+        if self.image is not None:
+            hidden = hidden + self.image(features)
+        leading = hidden.shape[:-1]
+        return self.body(hidden.flatten(0, -2)).reshape(*leading, *self._codes)
+
+
+class GroupedEncoder(Encoder):
+    """q(z|x) = Π_g q(z_g|x, z_<g): each group reads the image and all groups before it.
+
+    The logits are those of an encoder for all latents plus, from the second group on, those of a
+    network that reads the encoder's features and the codes drawn so far. With the levels of a
+    hierarchy as groups, from the top to the image, this is a ladder: inference goes up without
+    draws, and down with them.
+
+    Args:
+        encoder: An encoder for all latents.
+        sizes: Latents of each group.
+        networks: For each group but the first, a network that reads codes and features.
+
+    References:
+        Rolfe 2017, arXiv 1609.02200; Sønderby et al. 2016, arXiv 1602.02282 (ladders).
+    """
+
+    def __init__(
+        self, encoder: FlatEncoder, sizes: Sequence[int], networks: Sequence[CodeNetwork]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.networks = nn.ModuleList(networks)
+        self._places = places_of(sizes)
+
+    @property
+    def places(self) -> Sequence[slice]:
+        """From the first latent to the last."""
+        return self._places
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) → logits (B, N, K) without the networks' part, and features."""
+        features = self.encoder.features(images)
+        return self.encoder.to_logits(features), features
+
+    def logits(self, features: tuple[Tensor, Tensor], drawn: Sequence[Tensor]) -> Tensor:
+        """The logits of the next group; see `Encoder.logits`."""
+        group = len(drawn)
+        own = features[0][..., self._places[group], :]
+        if not group:
+            return own
+        return own + self.networks[group - 1](torch.cat(list(drawn), -2), features[1])
+
+
+class BottomUpEncoder(Encoder):
+    """q(z|x) = q(z_1|x) Π_l q(z_l|z_{l−1}): each level reads the one below, and z_1 the image.
+
+    The latents are those of the prior, from the top level to z_1; z_1 is drawn first.
+
+    Args:
+        encoder: An encoder for the level next to the image.
+        sizes: Latents of each level, from the image up.
+        networks: For each level but the first, a network that reads the codes of the level below.
+    """
+
+    def __init__(
+        self, encoder: Encoder, sizes: Sequence[int], networks: Sequence[CodeNetwork]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.networks = nn.ModuleList(networks)
+        self._places = places_of(sizes[::-1])[::-1]
+
+    @property
+    def places(self) -> Sequence[slice]:
+        """From the level next to the image, which has the last latents, to the top."""
+        return self._places
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → logits of z_1, (B, N_1, K)."""
+        return self.encoder(images)
+
+    def logits(self, features: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """The logits of the next level; see `Encoder.logits`."""
+        return self.networks[len(drawn) - 1](drawn[-1]) if drawn else features
+
+
+class BottomDecoder(Decoder):
+    """Reads only the level of a hierarchy next to the image, which has the last latents.
+
+    Args:
+        decoder: A decoder of that level.
+        num_latents: Latents of that level.
+    """
+
+    def __init__(self, decoder: Decoder, num_latents: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self._num_latents = num_latents
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes of all levels (..., N, K) → parameters (..., P, H, W)."""
+        return self.decoder(z[..., -self._num_latents :, :])
+
+    def decode_codes(self, codes: Tensor, num_categories: int, dtype: torch.dtype) -> Tensor:
+        """Integer codes (..., N) → parameters (..., P, H, W)."""
+        return self.decoder.decode_codes(codes[..., -self._num_latents :], num_categories, dtype)
