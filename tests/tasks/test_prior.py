@@ -26,6 +26,7 @@ from dvae.training.config import RunConfig
 
 SMALL = [
     "trainer.limit_train_batches=20",
+    "trainer.limit_eval_batches=1",
     "trainer.max_epochs=2",
     "trainer.log_every=10",
     "test_samples=5",
@@ -52,7 +53,9 @@ def place(tmp_path_factory, data_dir):
 @pytest.fixture(scope="module")
 def first(place):
     """A trained VAE, and its test metrics."""
-    config = place("first", "model.num_latents=6", "model.num_categories=4", "model.hidden=[32]")
+    # All validation images fit into one batch.
+    options = ["model.num_categories=4", "model.hidden=[32]", "data.validation=500"]
+    config = place("first", "model.num_latents=6", *options)
     return _checkpoint(config), train(config)
 
 
@@ -101,9 +104,10 @@ def test_metrics_compare_with_other_priors(first, second):
 def test_the_checkpoint_is_that_of_a_vae(second, data_dir, tmp_path):
     checkpoint, metrics = second
     assert load_checkpoint(checkpoint)["config"]["task"] == "vae"
-    found = _evaluate(checkpoint, data_dir, num_samples=5, output=str(tmp_path / "x.json"))
-    for name in ("elbo", "rate", "nll_iw5"):
-        assert found[f"test/{name}"] == pytest.approx(metrics[f"test/{name}"], abs=1e-4)
+    options = {"split": "val", "num_samples": 5, "output": str(tmp_path / "x.json")}
+    found = _evaluate(checkpoint, data_dir, **options)
+    assert found["val/elbo"] == pytest.approx(metrics["val/elbo"], abs=1e-4)
+    assert found["val/nll_iw5"] < -found["val/elbo"]
     model = dvae.load(checkpoint)
     assert model.vae.prior.depends_on_draw
     assert model.sample(3).shape == (3, 1, 28, 28)
@@ -219,6 +223,46 @@ def test_classes_make_codes_more_probable(conditional, data_dir, tmp_path):
     assert own.mean() > prior.log_prob(torch.from_numpy(arrays["codes"])).mean()
     with pytest.raises(UserError, match="label: expected 0 to 9, found 10"):
         model.sample(1, label=10)
+
+
+def test_grids_of_coloured_images_in_a_folder_that_moves(place, data_dir, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    network = ["model=resnet", "model.channels=8", "model.blocks=1", "model.num_categories=8"]
+    data = ["data=folder", f"data.root={images}", "data.size=[12,16]", "data.batch_size=16"]
+    options = ["trainer.max_epochs=1", "likelihood=discretized_logistic", "optimizer.lr=1e-3"]
+    config = place("grid", *network, *data, *options)
+    train(config)
+    moved = images.rename(tmp_path / "moved")
+    own = ["trainer.max_epochs=1", f"data.root={moved}", "data.batch_size=8", "prior.width=16"]
+    config = place("grid prior", "task=prior", f"checkpoint={_checkpoint(config)}", *own)
+    metrics = train(config)
+    assert metrics["test/bits_per_dim"] > 0
+    assert dvae.load(_checkpoint(config)).vae.prior.grid == (3, 4)
+    _, arrays = _sample(_checkpoint(config), data_dir, tmp_path, "what=completion", "num_images=2")
+    # Half of three rows is two rows of four.
+    assert (arrays["codes"][..., :8] == arrays["codes"][:, :1, :8]).all()
+    assert not (arrays["codes"][..., 8:] == arrays["codes"][:, :1, 8:]).all()
+    with pytest.raises(UserError, match="prior.num_classes: expected 0, as the images have no"):
+        train(place("x", "task=prior", f"checkpoint={_checkpoint(config)}", "prior.num_classes=2"))
+
+
+@pytest.mark.parametrize("options", [["model.groups=2"], ["model.levels=2"]])
+def test_groups_and_levels(place, options):
+    """The first stage may draw its codes in several steps; lower levels are fitted, too."""
+    model = ["model.num_latents=4", "model.num_categories=3", "model.hidden=[8]", *options]
+    quick = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    first = place("levels", *model, *quick)
+    before = train(first)
+    own = [f"checkpoint={_checkpoint(first)}", "prior.width=16", "trainer.max_epochs=1"]
+    config = place("levels prior", "task=prior", *own)
+    after = train(config)
+    assert after["test/elbo"] > before["test/elbo"]
+    assert dvae.load(_checkpoint(config)).sample(2).shape == (2, 1, 28, 28)
 
 
 def test_mistakes_end_in_one_line(place, first, second, tmp_path, data_dir):

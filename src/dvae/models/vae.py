@@ -279,5 +279,28 @@ class VAE(nn.Module):
         sample = self.sample(features, num_samples)
         logits = features if self.is_factorized else sample.logits
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
-        kl = self.kl(logits, sample.hard_z)
+        z = sample.hard_z
+        pathwise = not self.layer.estimator.score_function
+        if num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw:
+            kl = _scored(self.kl(logits, z.detach()), sample)
+        else:
+            kl = self.kl(logits, z)
         return VAEOutput(sample, self.distortion(images, sample.z), kl)
+
+
+def _scored(kl: Tensor, sample: CodeSample) -> Tensor:
+    """Rates with the gradient of what each code changes in those of the latents after it.
+
+    Σ_n (R_n − mean of the other draws' R_n) ∇ log q(z_n), where R_n is the rate of the latents
+    after n. Unlike a gradient through z it has no bias, and the prior needs none for its input.
+
+    Args:
+        kl: The rate of each latent, (m, B, N), from codes without gradient; m ≥ 2.
+        sample: The draws.
+    """
+    later = kl.detach().sum(-1, keepdim=True) - kl.detach().cumsum(-1)
+    advantage = (later - later.mean(0)) * (len(kl) / (len(kl) - 1))
+    log_q = log_softmax(sample.logits.to(kl.dtype)).expand(*sample.codes.shape, -1)
+    score = advantage * log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1)
+    # The difference is 0, but has a gradient.
+    return kl + (score - score.detach())
