@@ -71,7 +71,9 @@ class Objective(ABC):
     def _sampled_rate(self, vae: VAE, output: VAEOutput) -> Tensor:
         """log q(z|x) − log p(z) at the sample, in nats, (..., B)."""
         sample = output.sample
-        prior_logits = vae.prior.conditional_logits(sample.z)
+        prior_logits = output.prior_logits
+        if sample.scaled is not None and vae.prior.depends_on_draw:
+            prior_logits = vae.prior.conditional_logits(sample.z)
         if self.prior_temperature is None:
             # Exact for one-hot z; for relaxed z, extended linearly.
             ratio = log_ratio(log_softmax(sample.logits), log_softmax(prior_logits))

@@ -36,11 +36,14 @@ class VAEOutput:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
         kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
+        prior_logits: Logits of the prior given the hard codes, (..., B, N, K) or a shape that
+            broadcasts to it.
     """
 
     sample: CodeSample
     distortion: Tensor
     kl: Tensor
+    prior_logits: Tensor
 
     @property
     def rate(self) -> Tensor:
@@ -247,9 +250,12 @@ class VAE(nn.Module):
         Returns:
             (B, N), or (..., B, N) if it depends on the draw.
         """
+        return self._kl(logits, z, self.prior.conditional_logits(z, context))
+
+    def _kl(self, logits: Tensor, z: Tensor, prior_logits: Tensor) -> Tensor:
+        """`kl`, given the logits of the prior."""
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        prior_logits = self.prior.conditional_logits(z, context)
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
         parts: dict[int, Tensor] = {}
@@ -279,5 +285,7 @@ class VAE(nn.Module):
         sample = self.sample(features, num_samples)
         logits = features if self.is_factorized else sample.logits
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
-        kl = self.kl(logits, sample.hard_z)
-        return VAEOutput(sample, self.distortion(images, sample.z), kl)
+        hard = sample.hard_z
+        prior_logits = self.prior.conditional_logits(hard)
+        kl = self._kl(logits, hard, prior_logits)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl, prior_logits)
