@@ -36,11 +36,14 @@ class VAEOutput:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
         kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
+        prior_logits: Logits of the prior given the hard codes, (..., B, N, K) or a shape that
+            broadcasts to it.
     """
 
     sample: CodeSample
     distortion: Tensor
     kl: Tensor
+    prior_logits: Tensor
 
     @property
     def rate(self) -> Tensor:
@@ -247,9 +250,12 @@ class VAE(nn.Module):
         Returns:
             (B, N), or (..., B, N) if it depends on the draw.
         """
+        return self._kl(logits, z, self.prior.conditional_logits(z, context))
+
+    def _kl(self, logits: Tensor, z: Tensor, prior_logits: Tensor) -> Tensor:
+        """`kl`, given the logits of the prior."""
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        prior_logits = self.prior.conditional_logits(z, context)
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
         parts: dict[int, Tensor] = {}
@@ -281,11 +287,14 @@ class VAE(nn.Module):
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
         z = sample.hard_z
         pathwise = not self.layer.estimator.score_function
-        if num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw:
-            kl = _scored(self.kl(logits, z.detach()), sample)
-        else:
-            kl = self.kl(logits, z)
-        return VAEOutput(sample, self.distortion(images, sample.z), kl)
+        scored = num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw
+        if scored:
+            z = z.detach()
+        prior_logits = self.prior.conditional_logits(z)
+        kl = self._kl(logits, z, prior_logits)
+        if scored:
+            kl = _scored(kl, sample)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl, prior_logits)
 
 
 def _scored(kl: Tensor, sample: CodeSample) -> Tensor:
