@@ -31,7 +31,8 @@ def test_a_curve_is_read_from_events(tmp_path):
 
 def test_a_tutorial_and_a_run_are_timed(tmp_path, data_dir):
     cases = ["tutorial", "train callbacks=none"]
-    small = ["model.hidden=[8]", "data.batch_size=20000", "data.validation=100", "test_samples=0"]
+    few = ["data.validation=58000", "data.batch_size=1000", "trainer.limit_eval_batches=1"]
+    small = [*few, "model.hidden=[8]", "test_samples=0"]
     options = [
         f"cases={json.dumps(cases)}",
         f"relative_to={cases[0]}",

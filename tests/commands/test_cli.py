@@ -84,13 +84,6 @@ def test_a_separate_process_answers_alike(answers):
     assert [result.returncode, result.stdout, result.stderr] == answers[0]
 
 
-def test_a_file_that_is_no_checkpoint_is_refused():
-    result = _run("evaluate", f"checkpoint={ROOT / 'pyproject.toml'}")
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: checkpoint: expected a checkpoint of tensors and plain")
-    assert len(result.stderr.splitlines()) == 1
-
-
 def _imported(*command):
     """The packages that a command imports."""
     flags = [sys.executable, "-X", "importtime", *command]
@@ -115,18 +108,41 @@ def test_help_lists_the_groups():
         assert line in text
 
 
-def test_multirun_writes_a_folder_for_each_run(tmp_path, data_dir):
-    result = _run(
-        "train",
-        "-m",
-        *SMALL,
-        f"paths.data_dir={data_dir}",
-        f"hydra.sweep.dir={tmp_path}",
-        "temperature.minimum=0.3,0.5",
-        "seed=0,1",
-    )
-    assert result.returncode == 0, result.stderr
-    folders = {path.parent for path in tmp_path.rglob("metrics.json")}
+@pytest.fixture(scope="module")
+def works(run_scripts, tmp_path_factory, data_dir):
+    """A folder, and what scripts that import torch answer: name → exit code, stdout, stderr."""
+    folder = tmp_path_factory.mktemp("works")
+    data, linear = f"paths.data_dir={data_dir}", folder / "linear"
+    commands = {
+        "multirun": [
+            *("train.py", "-m", *SMALL, data, f"hydra.sweep.dir={folder / 'multirun'}"),
+            *("temperature.minimum=0.3,0.5", "seed=0,1"),
+        ],
+        "none": [
+            *("schedule.py", "task=policy", "estimator=zgr", "temperature=none"),
+            f"hydra.run.dir={folder / 'none'}",
+        ],
+        "linear": [
+            *("schedule.py", "temperature=linear", "temperature.minimum=0.5", data),
+            *(f"paths.output_dir={linear}", f"hydra.run.dir={linear}"),
+        ],
+        "no checkpoint": ["evaluate.py", f"checkpoint={ROOT / 'pyproject.toml'}"],
+    }
+    answers = run_scripts(list(commands.values()), folder)
+    return folder, dict(zip(commands, answers, strict=True))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(works):
+    code, _, line = works[1]["no checkpoint"]
+    assert code == 2
+    assert line.startswith("error: checkpoint: expected a checkpoint of tensors and plain")
+    assert len(line.splitlines()) == 1
+
+
+def test_multirun_writes_a_folder_for_each_run(works):
+    code, _, errors = works[1]["multirun"]
+    assert code == 0, errors
+    folders = {path.parent for path in (works[0] / "multirun").rglob("metrics.json")}
     assert len(folders) == 4
     for minimum in ("0.3", "0.5"):
         for seed in ("0", "1"):
@@ -141,27 +157,18 @@ def test_multirun_writes_a_folder_for_each_run(tmp_path, data_dir):
     assert len(values) == 4
 
 
-def test_schedule_works_without_a_temperature(tmp_path):
-    result = _run(
-        "schedule", "task=policy", "estimator=zgr", "temperature=none", f"hydra.run.dir={tmp_path}"
-    )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "schedule.png").stat().st_size > 0
+def test_schedule_works_without_a_temperature(works):
+    code, _, errors = works[1]["none"]
+    assert code == 0, errors
+    assert (works[0] / "none" / "schedule.png").stat().st_size > 0
 
 
-def test_schedule_prints_a_table_and_a_plot(tmp_path, data_dir):
-    result = _run(
-        "schedule",
-        "temperature=linear",
-        "temperature.minimum=0.5",
-        f"paths.data_dir={data_dir}",
-        f"paths.output_dir={tmp_path}",
-        f"hydra.run.dir={tmp_path}",
-    )
-    assert result.returncode == 0, result.stderr
-    assert "5,460 steps" in result.stdout
-    assert "0.75" in result.stdout
-    assert (tmp_path / "schedule.png").stat().st_size > 0
+def test_schedule_prints_a_table_and_a_plot(works):
+    code, output, errors = works[1]["linear"]
+    assert code == 0, errors
+    assert "5,460 steps" in output
+    assert "0.75" in output
+    assert (works[0] / "linear" / "schedule.png").stat().st_size > 0
 
 
 def test_estimators_get_the_same_time():

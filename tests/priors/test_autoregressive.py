@@ -17,7 +17,7 @@ from dvae.models.bounds import (
     log_importance_weights,
     sampled_bound,
 )
-from dvae.models.objectives import ELBO
+from dvae.models.objectives import ELBO, IWAE
 from dvae.priors import PRIORS
 from dvae.priors.autoregressive import MaskedMLPPrior, TransformerPrior
 from dvae.randomness import ImageStreams
@@ -194,7 +194,7 @@ def test_the_rate_is_the_divergence_of_the_whole_code(vae, images):
 def test_the_prior_sees_discrete_codes_beside_a_relaxed_decoder(vae, images):
     """The rate is then that of the discrete model, and z still has its gradient."""
     vae.layer = CategoricalLayer(0.7, "gumbel_softmax").double()
-    output = vae(images, 3)
+    output = vae(images)
     assert output.sample.z.max() < 1
     hot = one_hot(output.sample.codes, 4, torch.float64)
     assert torch.allclose(output.rate, vae.rate(output.sample.logits, hot))
@@ -215,14 +215,18 @@ def test_the_exact_estimator_has_the_gradient_of_the_enumerated_rate(vae, images
     assert torch.allclose(_gradient(rate, vae), _gradient(expected, vae), atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["rloo", "reinforce"])
-def test_score_functions_have_the_gradient_of_the_enumerated_rate(vae, images, name):
+@pytest.mark.parametrize(
+    ("name", "draws"),
+    [("rloo", 1), ("reinforce", 1), ("gumbel_softmax", 4), ("st_gumbel_softmax", 2)],
+)
+def test_the_gradient_of_a_drawn_rate_has_no_bias(vae, images, name, draws):
+    """Score functions have none; nor has any other estimator, if there are several draws."""
     vae.layer = CategoricalLayer(1.0, name).double()
     expected = _gradient(_enumerated_rate(vae, images).mean(), vae)
     gradients = []
     for seed in range(40):
         torch.manual_seed(seed)
-        output = vae(images.repeat(50, 1, 1, 1))
+        output = vae(images.repeat(50, 1, 1, 1), draws)
         # The cost of the decoder would only add noise.
         surrogate = vae.layer.estimator.surrogate(output.rate, output.sample)
         gradients.append(_gradient(surrogate, vae))
@@ -235,6 +239,17 @@ def test_score_functions_have_the_gradient_of_the_enumerated_rate(vae, images, n
     # Control: without the score.
     direct = _gradient(_enumerated_rate(vae, images, score=False).mean(), vae)
     assert ((gradients.mean(0) - direct) / (errors + 1e-12))[encoder].abs().max() > 4
+
+
+def test_the_value_of_a_drawn_rate_is_that_of_its_codes(vae, images):
+    vae.layer = CategoricalLayer(0.7, "gumbel_softmax").double()
+    output = vae(images, 3)
+    hot = one_hot(output.sample.codes, 4, torch.float64)
+    assert torch.equal(output.rate, vae.rate(vae.encode(images), hot))
+    log_weights = IWAE(3, None)._sampled_rate(vae, output)
+    log_q = output.sample.logits.log_softmax(-1)
+    log_q = log_q.gather(-1, output.sample.codes.unsqueeze(-1)).squeeze(-1).sum(-1)
+    assert torch.allclose(log_weights, log_q - vae.prior.log_prob(output.sample.codes))
 
 
 @torch.no_grad()

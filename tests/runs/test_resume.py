@@ -75,6 +75,14 @@ def _start(config):
     return process
 
 
+def _training_starts(folder, process):
+    """Waits for the file that is written first in training, and returns the time."""
+    while not (folder / "config.yaml").exists():
+        assert process.is_alive()
+        time.sleep(0.002)
+    return time.monotonic()
+
+
 def _final_state(folder):
     """The weights, optimizer and callback states, metrics and step count of a finished run."""
     last, best = (
@@ -89,13 +97,12 @@ def _final_state(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data_dir):
-    """The final state and the duration in seconds of an uninterrupted run of each kind."""
+    """The final state of an undisturbed run of each kind, and its seconds of training and test."""
     ends = {}
     for kind, overrides in KINDS.items():
         folder = tmp_path_factory.mktemp(kind)
-        config = _config(folder, data_dir, *overrides)
-        start = time.monotonic()
-        process = _start(config)
+        process = _start(_config(folder, data_dir, *overrides))
+        start = _training_starts(folder, process)
         process.join(300)
         assert process.exitcode == 0
         ends[kind] = _final_state(folder), time.monotonic() - start
@@ -113,10 +120,11 @@ def test_the_last_checkpoint_stores_the_best_score(undisturbed):
 def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, data_dir, number):
     kind = list(KINDS)[number % len(KINDS)]
     expected, seconds = undisturbed[kind]
-    # Uniform over the whole run, the final test included.
+    # Uniform over the training and the final test, where there is something to lose.
     moment = random.Random(number).uniform(0, seconds)
     config = _config(tmp_path, data_dir, *KINDS[kind], "trainer.save_every=0.01")
     process = _start(config)
+    _training_starts(tmp_path, process)
     process.join(moment)
     process.kill()
     process.join(300)

@@ -1,6 +1,7 @@
 """Draws a picture from a checkpoint: an image or a film, with its codes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,14 +54,18 @@ def sample(config: SampleConfig) -> Path:
         save_film(drawing.pictures, picture, drawing.seconds)
     else:
         save_image(drawing.pictures, picture)
+    # With another temperature than 1, codes are not draws from p(z), and the file says so.
+    tau = config.sampling_temperature
+    extra: dict[str, Any] = {} if tau is None else {"sampling_temperature": tau}
     with write_file(picture.with_suffix(".npz"), "wb") as file:
-        np.savez(file, codes=drawing.codes.cpu().numpy())
+        np.savez(file, codes=drawing.codes.cpu().numpy(), **extra)
     if drawing.images is not None:
         (folder / what).mkdir(exist_ok=True)
         for number, image in enumerate(drawing.images):
             save_image(image, folder / what / f"{number:05d}.png")
+    how = "" if tau is None else f", with sampling_temperature={tau:g}"
     Console(markup=False).print(
-        f"written to {picture} and {picture.with_suffix('.npz').name}",
+        f"written to {picture} and {picture.with_suffix('.npz').name}{how}",
         soft_wrap=True,
         highlight=False,
     )

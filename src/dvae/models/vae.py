@@ -36,14 +36,11 @@ class VAEOutput:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
         kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
-        prior_logits: Logits of the prior given the hard codes, (..., B, N, K) or a shape that
-            broadcasts to it.
     """
 
     sample: CodeSample
     distortion: Tensor
     kl: Tensor
-    prior_logits: Tensor
 
     @property
     def rate(self) -> Tensor:
@@ -140,20 +137,17 @@ class VAE(nn.Module):
         chosen: list[Tensor] = []
         vectors: list[Tensor] = []
         for place in places:
-            logits = self.encoder.logits(features, vectors)
-            drawn = choose(place, logits)
+            all_logits.append(logits := self.encoder.logits(features, vectors))
+            chosen.append(drawn := choose(place, logits))
             hard = not drawn.is_floating_point()
             vectors.append(one_hot(drawn, logits.shape[-1], logits.dtype) if hard else drawn)
-            all_logits.append(logits)
-            chosen.append(drawn)
         leading = torch.broadcast_shapes(*(logits.shape[:-2] for logits in all_logits))
         expanded = [logits.expand(*leading, *logits.shape[-2:]) for logits in all_logits]
-        axis = -2 if chosen[0].is_floating_point() else -1
-        return self._in_order(expanded, -2), self._in_order(chosen, axis)
-
-    def _in_order(self, groups: list[Tensor], axis: int) -> Tensor:
-        """Concatenates groups, given as they were drawn, in the order of the latents."""
-        return torch.cat([groups[number] for number in self._order()], axis)
+        axis, order = -2 if chosen[0].is_floating_point() else -1, self._order()
+        return (
+            torch.cat([expanded[number] for number in order], -2),
+            torch.cat([chosen[number] for number in order], axis),
+        )
 
     def _order(self) -> list[int]:
         """The groups in the order of their latents."""
@@ -173,11 +167,7 @@ class VAE(nn.Module):
         return self.draw(features, lambda place, logits: (logits + noise[..., place, :]).argmax(-1))
 
     def draw_relaxed(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with Concrete samples at the layer's temperature; see `draw_codes`.
-
-        Returns:
-            The logits, and relaxed codes, both (..., N, K).
-        """
+        """The same with Concrete samples: logits and relaxed codes, both (..., N, K)."""
         temperature = self.layer.temperature
 
         def choose(place: slice, logits: Tensor) -> Tensor:
@@ -206,9 +196,8 @@ class VAE(nn.Module):
             return samples[-1].z
 
         self.draw(features, choose)
-        if len(samples) == 1:
-            return samples[0]
-        return CodeSample.join([samples[number] for number in self._order()])
+        parts = [samples[number] for number in self._order()]
+        return parts[0] if len(parts) == 1 else CodeSample.join(parts)
 
     def _every_code(self, features: Any) -> CodeSample:
         """All codes of all groups, on a new leading axis."""
@@ -250,25 +239,22 @@ class VAE(nn.Module):
         Returns:
             (B, N), or (..., B, N) if it depends on the draw.
         """
-        return self._kl(logits, z, self.prior.conditional_logits(z, context))
-
-    def _kl(self, logits: Tensor, z: Tensor, prior_logits: Tensor) -> Tensor:
-        """`kl`, given the logits of the prior."""
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
+        prior_logits = self.prior.conditional_logits(z, context)
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
-        parts: dict[int, Tensor] = {}
+        parts: list[Tensor] = []
         drawn = 0
         for place in self.encoder.places:
             q, p = working[..., place, :], prior_logits.expand_as(z)[..., place, :]
             if place.start <= drawn:
-                parts[place.start] = categorical_kl(q, p)
+                parts.append(categorical_kl(q, p))
+                drawn = place.stop
             else:
                 log_p = log_softmax(p).clamp_min(torch.finfo(p.dtype).min)
-                parts[place.start] = -categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1)
-            drawn = place.stop if place.start <= drawn else drawn
-        return torch.cat([parts[start] for start in sorted(parts)], -1)
+                parts.append(-categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1))
+        return torch.cat([parts[number] for number in self._order()], -1)
 
     def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats, the sum of `kl` over latents: (B,) or (..., B)."""
@@ -285,7 +271,28 @@ class VAE(nn.Module):
         sample = self.sample(features, num_samples)
         logits = features if self.is_factorized else sample.logits
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
-        hard = sample.hard_z
-        prior_logits = self.prior.conditional_logits(hard)
-        kl = self._kl(logits, hard, prior_logits)
-        return VAEOutput(sample, self.distortion(images, sample.z), kl, prior_logits)
+        z = sample.hard_z
+        pathwise = not self.layer.estimator.score_function
+        if num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw:
+            kl = _scored(self.kl(logits, z.detach()), sample)
+        else:
+            kl = self.kl(logits, z)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl)
+
+
+def _scored(kl: Tensor, sample: CodeSample) -> Tensor:
+    """Rates with the gradient of what each code changes in those of the latents after it.
+
+    Σ_n (R_n − mean of the other draws' R_n) ∇ log q(z_n), where R_n is the rate of the latents
+    after n. Unlike a gradient through z it has no bias, and the prior needs none for its input.
+
+    Args:
+        kl: The rate of each latent, (m, B, N), from codes without gradient; m ≥ 2.
+        sample: The draws.
+    """
+    later = kl.detach().sum(-1, keepdim=True) - kl.detach().cumsum(-1)
+    advantage = (later - later.mean(0)) * (len(kl) / (len(kl) - 1))
+    log_q = log_softmax(sample.logits.to(kl.dtype)).expand(*sample.codes.shape, -1)
+    score = advantage * log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1)
+    # The difference is 0, but has a gradient.
+    return kl + (score - score.detach())

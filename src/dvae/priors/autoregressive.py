@@ -5,6 +5,7 @@ Training starts at the uniform prior, because the last layer starts at zero.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +16,50 @@ from dvae.priors.base import Prior
 
 __all__ = ["MaskedMLPPrior", "TransformerPrior"]
 
+_SIZE = 0.4
+"""Standard deviation of new weights, which are scaled down where they are used: an optimizer then
+moves them by the same share at any width, and the networks learn well at the learning rate of the
+default run, which suits layers with batch normalization."""
+
+
+def _scale(fan_in: float | Tensor) -> Any:
+    """The factor of weights by which a sum over so many inputs has a variance of about 1."""
+    return fan_in**-0.5 / _SIZE
+
+
+class _Linear(nn.Linear):
+    """A linear layer whose weights are scaled."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        _reset(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (..., D) → (..., D')."""
+        return linear(features, self.weight * _scale(self.in_features), self.bias)
+
+
+class _Head(PreciseLinear, _Linear):
+    """A linear layer that computes logits of codes."""
+
 
 class _MaskedLinear(nn.Linear):
-    """A linear layer in which an output sees the inputs of at most its own degree.
+    """A linear layer with scaled weights, whose outputs see the inputs of at most their own degree.
 
     Args:
         inputs: Degrees of the inputs, (D,).
         outputs: Degrees of the outputs, (D',).
+        active: Largest number of inputs that are not zero; all by default.
     """
 
     mask: Tensor
 
-    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor, outputs: Tensor, active: int | None = None) -> None:
         super().__init__(len(inputs), len(outputs))
         mask = (inputs <= outputs.unsqueeze(-1)).to(self.weight.dtype)
-        self.register_buffer("mask", mask, persistent=False)
+        seen = mask.mean(-1, keepdim=True) * (active or len(inputs))
+        self.register_buffer("mask", mask * _scale(seen.clamp_min(1)), persistent=False)
+        _reset(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., D) → (..., D')."""
@@ -92,19 +122,17 @@ class MaskedMLPPrior(Prior):
         self.context_size = context_size
         latents = torch.arange(self.num_latents).repeat_interleave(num_categories)
         hidden = torch.arange(width) * max(1, self.num_latents - 1) // width
-        self.start = _MaskedLinear(latents, hidden)
-        # The input is one-hot: this gives hidden units a variance of about 1.
-        nn.init.normal_(self.start.weight, std=self.num_latents**-0.5)
+        self.start = _MaskedLinear(latents, hidden, self.num_latents)
         self.blocks = nn.Sequential(*(_MaskedBlock(hidden, dropout) for _ in range(blocks)))
         self.end = nn.Sequential(nn.SiLU(), nn.Dropout(dropout))
         self.head = _MaskedHead(hidden + 1, latents)
-        _zero(self.head)
+        nn.init.zeros_(self.head.weight)
         self.context, self.context_head = None, None
         if context_size:
-            self.context = nn.Linear(context_size, width, bias=False)
+            self.context = _Linear(context_size, width, bias=False)
             # No hidden unit is seen by latent 0.
-            self.context_head = PreciseLinear(context_size, len(latents), bias=False)
-            _zero(self.context_head)
+            self.context_head = _Head(context_size, len(latents), bias=False)
+            nn.init.zeros_(self.context_head.weight)
 
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those before it; see `Prior`."""
@@ -130,13 +158,13 @@ class _CausalBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.normalization = nn.LayerNorm(width)
-        self.projections = nn.Linear(width, 3 * width)
-        self.mixed = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        self.projections = _Linear(width, 3 * width)
+        self.mixed = nn.Sequential(_Linear(width, width), nn.Dropout(dropout))
         self.body = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
+            _Linear(width, 4 * width),
             nn.GELU(),
-            nn.Linear(4 * width, width),
+            _Linear(4 * width, width),
             nn.Dropout(dropout),
         )
 
@@ -193,14 +221,14 @@ class TransformerPrior(Prior):
         self.context_size = context_size
         self.heads = heads
         # No `weight`, so that weight decay leaves them alone.
-        self.codebook = nn.Parameter(torch.randn(num_categories, width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(self.num_latents, width) * width**-0.5)
+        self.codebook = nn.Parameter(torch.randn(num_categories, width))
+        self.positions = nn.Parameter(torch.randn(self.num_latents, width))
         self.dropped = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_CausalBlock(width, heads, dropout) for _ in range(blocks))
         self.end = nn.LayerNorm(width)
-        self.head = PreciseLinear(width, num_categories)
-        _zero(self.head)
-        self.context = nn.Linear(context_size, width, bias=False) if context_size else None
+        self.head = _Head(width, num_categories)
+        nn.init.zeros_(self.head.weight)
+        self.context = _Linear(context_size, width, bias=False) if context_size else None
 
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those before it; see `Prior`."""
@@ -239,6 +267,7 @@ class TransformerPrior(Prior):
             yield self.head(self.end(x))[:, 0]
 
 
-def _zero(layer: nn.Linear) -> None:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
+def _reset(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight, std=_SIZE)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

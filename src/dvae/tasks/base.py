@@ -37,6 +37,9 @@ _OPTIONAL = (
     "split",
     "images",
     "codes",
+    "sampling_temperature",
+    "label",
+    "keep",
     "separate",
 )
 

@@ -86,5 +86,8 @@ class SampleConfig(FromCheckpointConfig):
     split: Split | None = None
     images: PathName | list[PathName] | None = None
     codes: PathName | None = None
+    sampling_temperature: Positive | None = None
+    label: Size | None = None
+    keep: Share | None = None
     separate: bool | None = None
     output_dir: PathName | None = None

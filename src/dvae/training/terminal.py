@@ -2,13 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import progress
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ["has_terminal", "say", "status"]
+__all__ = ["has_terminal", "say", "status", "track"]
+
+_SHORT = 64
+"""Fewer steps than these need no bar."""
 
 
 def has_terminal() -> bool:
@@ -34,3 +38,10 @@ def status() -> Iterator[Callable[[str], None]]:
             yield lambda line: shown.update(escape(line))
     else:
         yield say
+
+
+def track(steps: Sequence[int]) -> Iterable[int]:
+    """The same steps, with a bar on a terminal if they are many."""
+    if len(steps) < _SHORT or not has_terminal():
+        return steps
+    return progress.track(steps, "latents", transient=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae.data.loader import Batch
-from dvae.distributions import draw_one_hot, gumbel_noise, one_hot, working_dtype
+from dvae.distributions import gumbel_noise, one_hot
 from dvae.models.vae import VAE
 from dvae.tasks.vae.module import VAEModule
 from dvae.training.settings import Evaluation, Training
@@ -100,8 +100,8 @@ def rate_of_draw(vae: VAE, images: Tensor, context: Tensor | None = None) -> tup
         A scalar in nats per image.
     """
     with torch.no_grad():
-        logits = vae.encode(images)
-        working = logits.to(working_dtype(logits.dtype))
-        noise = gumbel_noise(working.shape, dtype=working.dtype, device=working.device)
-        _, z = draw_one_hot(working + noise, logits.dtype)
+        shape = (len(images), vae.num_latents, vae.num_categories)
+        noise = gumbel_noise(shape, device=images.device)
+        logits, codes = vae.draw_codes(vae.encode(images), noise)
+        z = one_hot(codes, vae.num_categories, logits.dtype)
     return (vae.rate(logits, z, context).mean(),)

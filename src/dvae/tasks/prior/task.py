@@ -42,7 +42,9 @@ class PriorTask(VAETask):
 
         trained, stored = _load(config)
         options, vae = _data_options(config, stored), trained.vae
-        vae.prior = config.prior.build(vae.prior.grid, vae.num_categories)
+        new = {"data": options, "prior": config.prior, "seed": config.seed}
+        stored = stored.model_copy(update=new)
+        vae.prior = stored.build_prior()
         if not any(True for _ in vae.prior.parameters()):
             raise UserError(f"prior: expected one that is learned, found {config.prior.name}")
         classes, found = config.prior.classes, options.num_classes
@@ -52,13 +54,16 @@ class PriorTask(VAETask):
                 f"prior.num_classes: expected {expected} with data.name={options.name}, found "
                 f"{classes}"
             )
-        new = {"data": options, "prior": config.prior, "seed": config.seed}
+        if classes != vae.prior.context_size:
+            raise UserError(
+                f"prior.num_classes: expected 0 with a hierarchy of codes, found {classes}"
+            )
         return PriorModule(
             vae,
             data.labels("train") if classes else None,
             training=config.build_training(data.steps_per_epoch() * config.trainer.max_epochs),
             evaluation=Evaluation(num_samples=config.test_samples, shades=data.shades),
-            config=config.model_dump() | stored.model_copy(update=new).model_dump(),
+            config=config.model_dump() | stored.model_dump(),
         )
 
 

@@ -66,7 +66,7 @@ class StoredVAEConfig(StoredImageConfig):
             self._build_encoder(),
             self.model.build_decoder(shape, likelihood.channels(shape[0])),
             self.build_layer(),
-            self._build_prior(),
+            self.build_prior(),
             likelihood,
             torch.full(shape, 0.5) if pixel_mean is None else pixel_mean,
             base_rates=self.model.base_rates,
@@ -74,7 +74,7 @@ class StoredVAEConfig(StoredImageConfig):
         # Convolutions are fastest in this layout; no other parameters have four axes.
         return vae.to(memory_format=torch.channels_last)
 
-    def _build_prior(self) -> Prior:
+    def build_prior(self) -> Prior:
         """The prior of the only level, or of the top level and below it the model's networks."""
         from dvae.priors.top_down import TopDownPrior
 

@@ -4,8 +4,10 @@ import torch
 from torch import Generator, Tensor
 
 from dvae.data.binarize import to_unit
+from dvae.distributions import check_temperature
 from dvae.errors import UserError
 from dvae.models.vae import VAE
+from dvae.tasks.vae.pictures import class_context
 from dvae.training.inference import Inference
 
 __all__ = ["VAEInference"]
@@ -72,18 +74,32 @@ class VAEInference(Inference):
         return vae.likelihood.mean(vae.decode_codes(codes.long()))
 
     @torch.no_grad()
-    def sample(self, num_images: int, generator: Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        num_images: int,
+        generator: Generator | None = None,
+        *,
+        label: int | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         """Mean images of codes drawn from the prior, E[x|z] with z ~ p(z).
 
         Args:
             num_images: M, at least 0.
             generator: Source of randomness on the model's device; torch's own by default.
+            label: The class, for a prior that was trained with classes.
+            temperature: Divides the prior's logits; see `Prior.sample`.
 
         Returns:
             Images in [0, 1], (M, C, H, W). For their codes, decode those that
             `self.vae.prior.sample` returns, (M, N).
+
+        Raises:
+            UserError: If the prior has no such class, or the temperature is not valid.
         """
-        return self.decode(self.vae.prior.sample(num_images, generator=generator))
+        prior, tau = self.vae.prior, check_temperature(temperature)
+        context = class_context(prior, label)
+        return self.decode(prior.sample(num_images, context, generator, temperature=tau))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """The mean image of each image's most probable code: `decode(encode(images))`.

@@ -1,16 +1,23 @@
 """Pictures that a VAE draws, and their codes."""
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import gumbel_noise
+from dvae.distributions import gumbel_noise, one_hot
+from dvae.errors import UserError
 from dvae.models.vae import VAE
+from dvae.priors.base import Prior
 from dvae.training.pictures import picture_grid
 
 __all__ = [
+    "class_context",
     "columns",
+    "completions",
     "decoded",
     "interpolation_codes",
+    "likely_interpolation",
     "posterior_codes",
     "reconstructions",
     "render",
@@ -21,6 +28,10 @@ __all__ = [
 _COLUMNS = 16
 _DECODES = 1024
 """Most codes that are decoded at once."""
+_COMPLETIONS = 6
+"""Completions of each image."""
+_PATHS = 32
+"""Paths of which an interpolation takes the most probable one."""
 
 
 @torch.no_grad()
@@ -81,10 +92,67 @@ def decoded(vae: VAE, codes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def samples(vae: VAE, num_images: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-    """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N)."""
-    codes = vae.prior.sample(num_images, generator=generator)
+def samples(
+    vae: VAE, num_images: int, generator: Generator | None = None, **sampling: Any
+) -> tuple[Tensor, Tensor]:
+    """A grid of mean images of codes drawn from the prior, and the codes, (num_images, N).
+
+    Args:
+        vae: The model.
+        num_images: Number of codes.
+        generator: Source of randomness.
+        **sampling: Options of `Prior.sample`.
+    """
+    codes = vae.prior.sample(num_images, generator=generator, **sampling)
     return render(vae, codes, columns(num_images)), codes
+
+
+@torch.no_grad()
+def completions(
+    vae: VAE,
+    images: Tensor,
+    keep: int | float,
+    generator: Generator | None = None,
+    **sampling: Any,
+) -> tuple[Tensor, Tensor]:
+    """A grid with a row for each image: the image, its reconstruction, completions by the prior.
+
+    A completion keeps the first latents of the reconstruction's code, and the prior draws the
+    others.
+
+    Args:
+        vae: The model.
+        images: (B, C, H, W).
+        keep: How many latents are kept: a count, or a fraction, rounded to whole rows of a grid.
+        generator: Source of randomness.
+        **sampling: Options of `Prior.sample`.
+
+    Returns:
+        The grid, and the codes of the completions, (B, 6, N).
+    """
+    own = posterior_codes(vae, images, generator)
+    rows, row = vae.prior.grid[0], vae.num_latents // vae.prior.grid[0]
+    kept = min(keep, vae.num_latents) if isinstance(keep, int) else round(keep * rows) * row
+    first = own[:, :kept].repeat_interleave(_COMPLETIONS, 0)
+    drawn = vae.prior.sample(len(first), generator=generator, first=first, **sampling)
+    codes = drawn.unflatten(0, (len(images), _COMPLETIONS))
+    shown = decoded(vae, torch.cat([own.unsqueeze(1), codes], 1)).unflatten(0, (len(images), -1))
+    return picture_grid(torch.cat([images.unsqueeze(1), shown], 1).flatten(0, 1), 8), codes
+
+
+def class_context(prior: Prior, label: int | None) -> Tensor | None:
+    """The context of a class for a prior, (1, C); None for none.
+
+    Raises:
+        UserError: If the prior has no such class.
+    """
+    if label is None:
+        return None
+    classes = prior.context_size
+    if label >= classes:
+        expected = f"0 to {classes - 1}" if classes else "null with a prior without classes"
+        raise UserError(f"label: expected {expected}, found {label}")
+    return one_hot(torch.tensor([label]), classes).to(next(prior.parameters()))
 
 
 def columns(num_images: int) -> int:
@@ -117,6 +185,30 @@ def traversal_codes(vae: VAE, codes: Tensor, generator: Generator | None = None)
         for level, place in enumerate(levels):
             steps[:, place] = vae.prior.complete(steps[:, place], level, noise)
     return steps
+
+
+@torch.no_grad()
+def likely_interpolation(
+    prior: Prior, start: Tensor, end: Tensor, num_steps: int, generator: Generator | None = None
+) -> Tensor:
+    """The path, of several drawn ones, that the prior finds most probable on average.
+
+    Args:
+        prior: p(z). If its latents are independent, all paths are equally probable.
+        start: See `interpolation_codes`.
+        end: See there.
+        num_steps: See there.
+        generator: See there.
+
+    Returns:
+        (B, num_steps, N).
+    """
+    draws = _PATHS if prior.depends_on_draw else 1
+    paths = torch.stack(
+        [interpolation_codes(start, end, num_steps, generator) for _ in range(draws)]
+    )
+    best = prior.log_prob(paths).mean(-1).argmax(0)
+    return paths[best, torch.arange(len(start), device=start.device)]
 
 
 def interpolation_codes(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TASK", "VAETask"]
 
 _INTERPOLATION_STEPS = 10
+_KEEP = 0.5
 _MAX_PICTURES = 50_000
 """Most images in a traversal."""
 
@@ -35,9 +36,18 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         "reconstructions": 64,
         "traversal": 1,
         "interpolation": 8,
+        "completion": 8,
         "decode": 64,
     }
-    options = ImageTask.options | {"num_steps", "images", "codes", "separate"}
+    options = ImageTask.options | {
+        "num_steps",
+        "images",
+        "codes",
+        "sampling_temperature",
+        "label",
+        "keep",
+        "separate",
+    }
 
     def module(self, config: VAEConfig, data: ImageDataModule) -> VAEModule:
         """A new model, whose output starts at the mean training image."""
@@ -76,7 +86,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         config: SampleConfig,
         generator: Generator,
     ) -> Drawing:
-        """Samples, reconstructions, traversals, interpolations or given codes; see `Task.draw`."""
+        """Samples, reconstructions, traversals, interpolations and so on; see `Task.draw`."""
         from dvae.tasks.vae.pictures import decoded
 
         _check_inputs(what, config)
@@ -95,10 +105,16 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
     ) -> Drawing:
         from dvae.data.binarize import to_unit
         from dvae.tasks.vae import inputs, pictures
+        from dvae.training.terminal import track
 
         vae, count = module.vae, config.num_images or self.drawings[what]
+        sampling = {
+            "context": pictures.class_context(vae.prior, config.label),
+            "temperature": config.sampling_temperature or 1.0,
+            "track": track,
+        }
         if what == "prior":
-            return Drawing(*pictures.samples(vae, count, generator))
+            return Drawing(*pictures.samples(vae, count, generator, **sampling))
         if config.codes is not None:
             codes = inputs.read_codes(config.codes, vae.prior.grid, vae.num_categories)
             codes = _first(codes, config.num_images, count, config.codes).to(module.device)
@@ -113,6 +129,9 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
         shown = to_unit(images.to(module.device))
         if what == "reconstructions":
             return Drawing(*pictures.reconstructions(vae, shown, generator))
+        if what == "completion":
+            keep = _KEEP if config.keep is None else config.keep
+            return Drawing(*pictures.completions(vae, shown, keep, generator, **sampling))
         codes = pictures.posterior_codes(vae, shown, generator)
         if what == "traversal":
             columns = vae.num_categories
@@ -120,7 +139,8 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
             path = pictures.traversal_codes(vae, codes, generator)
         else:
             columns = config.num_steps or _INTERPOLATION_STEPS
-            path = pictures.interpolation_codes(codes[::2], codes[1::2], columns, generator)
+            ends = codes[::2], codes[1::2]
+            path = pictures.likely_interpolation(vae.prior, *ends, columns, generator)
         return Drawing(pictures.render(vae, path, columns), path)
 
 
@@ -136,9 +156,16 @@ def _check_inputs(what: str, config: SampleConfig) -> None:
             if what == "decode"
             else f"codes: expected null with what={what}, found {config.codes}"
         )
-    for key in ("images", "split"):
+    drawn = ("prior", "completion")
+    for key, used in {
+        "images": what not in ("prior", "decode"),
+        "split": what not in ("prior", "decode"),
+        "sampling_temperature": what in drawn,
+        "label": what in drawn,
+        "keep": what == "completion",
+    }.items():
         value = getattr(config, key)
-        if value is not None and what in ("prior", "decode"):
+        if value is not None and not used:
             raise UserError(f"{key}: expected null with what={what}, found {value}")
     if config.images is not None and config.split is not None:
         raise UserError(f"split: expected null with images of your own, found {config.split}")
