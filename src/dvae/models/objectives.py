@@ -70,15 +70,18 @@ class Objective(ABC):
 
     def _sampled_rate(self, vae: VAE, output: VAEOutput) -> Tensor:
         """log q(z|x) − log p(z) at the sample, in nats, (..., B)."""
-        sample = output.sample
+        sample, prior_logits = output.sample, output.prior_logits
+        follows = vae.prior.depends_on_draw and not vae.layer.estimator.score_function
         if self.prior_temperature is None:
             # Exact for one-hot z; for relaxed z, extended linearly. A prior that looks at the codes
             # sees discrete ones, as in `VAE.forward`.
             z = sample.hard_z if vae.prior.depends_on_draw else sample.z
-            prior_logits = vae.prior.conditional_logits(z)
+            if follows:
+                prior_logits = vae.prior.conditional_logits(z)
             ratio = log_ratio(log_softmax(sample.logits), log_softmax(prior_logits))
             return (z * ratio).sum((-2, -1))
-        prior_logits = vae.prior.conditional_logits(sample.z)
+        if follows:
+            prior_logits = vae.prior.conditional_logits(sample.z)
         log_z = sample.log_z
         if log_z is None:
             raise ValueError(

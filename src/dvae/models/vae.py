@@ -16,6 +16,7 @@ from dvae.distributions import (
     working_dtype,
 )
 from dvae.estimators.base import CodeSample
+from dvae.estimators.score_function import scored_rates
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
 from dvae.networks.base import Decoder, Encoder
@@ -36,11 +37,14 @@ class VAEOutput:
         sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
         distortion: −log p(x|z) of each draw, (..., B).
         kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
+        prior_logits: Logits of the prior given the hard codes, (..., B, N, K) or a shape that
+            broadcasts to it.
     """
 
     sample: CodeSample
     distortion: Tensor
     kl: Tensor
+    prior_logits: Tensor
 
     @property
     def rate(self) -> Tensor:
@@ -137,17 +141,20 @@ class VAE(nn.Module):
         chosen: list[Tensor] = []
         vectors: list[Tensor] = []
         for place in places:
-            all_logits.append(logits := self.encoder.logits(features, vectors))
-            chosen.append(drawn := choose(place, logits))
+            logits = self.encoder.logits(features, vectors)
+            drawn = choose(place, logits)
             hard = not drawn.is_floating_point()
             vectors.append(one_hot(drawn, logits.shape[-1], logits.dtype) if hard else drawn)
+            all_logits.append(logits)
+            chosen.append(drawn)
         leading = torch.broadcast_shapes(*(logits.shape[:-2] for logits in all_logits))
         expanded = [logits.expand(*leading, *logits.shape[-2:]) for logits in all_logits]
-        axis, order = -2 if chosen[0].is_floating_point() else -1, self._order()
-        return (
-            torch.cat([expanded[number] for number in order], -2),
-            torch.cat([chosen[number] for number in order], axis),
-        )
+        axis = -2 if chosen[0].is_floating_point() else -1
+        return self._in_order(expanded, -2), self._in_order(chosen, axis)
+
+    def _in_order(self, groups: list[Tensor], axis: int) -> Tensor:
+        """Concatenates groups, given as they were drawn, in the order of the latents."""
+        return torch.cat([groups[number] for number in self._order()], axis)
 
     def _order(self) -> list[int]:
         """The groups in the order of their latents."""
@@ -167,7 +174,11 @@ class VAE(nn.Module):
         return self.draw(features, lambda place, logits: (logits + noise[..., place, :]).argmax(-1))
 
     def draw_relaxed(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with Concrete samples: logits and relaxed codes, both (..., N, K)."""
+        """The same with Concrete samples at the layer's temperature; see `draw_codes`.
+
+        Returns:
+            The logits, and relaxed codes, both (..., N, K).
+        """
         temperature = self.layer.temperature
 
         def choose(place: slice, logits: Tensor) -> Tensor:
@@ -196,8 +207,9 @@ class VAE(nn.Module):
             return samples[-1].z
 
         self.draw(features, choose)
-        parts = [samples[number] for number in self._order()]
-        return parts[0] if len(parts) == 1 else CodeSample.join(parts)
+        if len(samples) == 1:
+            return samples[0]
+        return CodeSample.join([samples[number] for number in self._order()])
 
     def _every_code(self, features: Any) -> CodeSample:
         """All codes of all groups, on a new leading axis."""
@@ -239,9 +251,12 @@ class VAE(nn.Module):
         Returns:
             (B, N), or (..., B, N) if it depends on the draw.
         """
+        return self._kl(logits, z, self.prior.conditional_logits(z, context))
+
+    def _kl(self, logits: Tensor, z: Tensor, prior_logits: Tensor) -> Tensor:
+        """`kl`, given the logits of the prior."""
         # Half precision would lose tenths of a nat in the sum over latents.
         working = logits.to(working_dtype(logits.dtype))
-        prior_logits = self.prior.conditional_logits(z, context)
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
         parts: list[Tensor] = []
@@ -273,26 +288,11 @@ class VAE(nn.Module):
         # A prior that saw relaxed codes would read from them what the discrete ones do not tell.
         z = sample.hard_z
         pathwise = not self.layer.estimator.score_function
-        if num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw:
-            kl = _scored(self.kl(logits, z.detach()), sample)
-        else:
-            kl = self.kl(logits, z)
-        return VAEOutput(sample, self.distortion(images, sample.z), kl)
-
-
-def _scored(kl: Tensor, sample: CodeSample) -> Tensor:
-    """Rates with the gradient of what each code changes in those of the latents after it.
-
-    Σ_n (R_n − mean of the other draws' R_n) ∇ log q(z_n), where R_n is the rate of the latents
-    after n. Unlike a gradient through z it has no bias, and the prior needs none for its input.
-
-    Args:
-        kl: The rate of each latent, (m, B, N), from codes without gradient; m ≥ 2.
-        sample: The draws.
-    """
-    later = kl.detach().sum(-1, keepdim=True) - kl.detach().cumsum(-1)
-    advantage = (later - later.mean(0)) * (len(kl) / (len(kl) - 1))
-    log_q = log_softmax(sample.logits.to(kl.dtype)).expand(*sample.codes.shape, -1)
-    score = advantage * log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1)
-    # The difference is 0, but has a gradient.
-    return kl + (score - score.detach())
+        scored = num_samples > 1 and pathwise and self.is_factorized and self.prior.depends_on_draw
+        if scored:
+            z = z.detach()
+        prior_logits = self.prior.conditional_logits(z)
+        kl = self._kl(logits, z, prior_logits)
+        if scored:
+            kl = scored_rates(kl, sample)
+        return VAEOutput(sample, self.distortion(images, sample.z), kl, prior_logits)
