@@ -16,6 +16,7 @@ from dvae.distributions import (
     working_dtype,
 )
 from dvae.estimators.base import CodeSample
+from dvae.estimators.score_function import scored_rates
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
 from dvae.networks.base import Decoder, Encoder
@@ -258,17 +259,17 @@ class VAE(nn.Module):
         working = logits.to(working_dtype(logits.dtype))
         if self.is_factorized or not self.prior.depends_on_draw:
             return categorical_kl(working, prior_logits)
-        parts: dict[int, Tensor] = {}
+        parts: list[Tensor] = []
         drawn = 0
         for place in self.encoder.places:
             q, p = working[..., place, :], prior_logits.expand_as(z)[..., place, :]
             if place.start <= drawn:
-                parts[place.start] = categorical_kl(q, p)
+                parts.append(categorical_kl(q, p))
+                drawn = place.stop
             else:
                 log_p = log_softmax(p).clamp_min(torch.finfo(p.dtype).min)
-                parts[place.start] = -categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1)
-            drawn = place.stop if place.start <= drawn else drawn
-        return torch.cat([parts[start] for start in sorted(parts)], -1)
+                parts.append(-categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1))
+        return torch.cat([parts[number] for number in self._order()], -1)
 
     def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats, the sum of `kl` over latents: (B,) or (..., B)."""
@@ -293,23 +294,5 @@ class VAE(nn.Module):
         prior_logits = self.prior.conditional_logits(z)
         kl = self._kl(logits, z, prior_logits)
         if scored:
-            kl = _scored(kl, sample)
+            kl = scored_rates(kl, sample)
         return VAEOutput(sample, self.distortion(images, sample.z), kl, prior_logits)
-
-
-def _scored(kl: Tensor, sample: CodeSample) -> Tensor:
-    """Rates with the gradient of what each code changes in those of the latents after it.
-
-    Σ_n (R_n − mean of the other draws' R_n) ∇ log q(z_n), where R_n is the rate of the latents
-    after n. Unlike a gradient through z it has no bias, and the prior needs none for its input.
-
-    Args:
-        kl: The rate of each latent, (m, B, N), from codes without gradient; m ≥ 2.
-        sample: The draws.
-    """
-    later = kl.detach().sum(-1, keepdim=True) - kl.detach().cumsum(-1)
-    advantage = (later - later.mean(0)) * (len(kl) / (len(kl) - 1))
-    log_q = log_softmax(sample.logits.to(kl.dtype)).expand(*sample.codes.shape, -1)
-    score = advantage * log_q.gather(-1, sample.codes.unsqueeze(-1)).squeeze(-1)
-    # The difference is 0, but has a gradient.
-    return kl + (score - score.detach())
