@@ -98,7 +98,7 @@ def test_hard_gives_one_hot_codes_in_training():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="estimator: expected one of exact, .* found 'x'"):
+    with pytest.raises(ValueError, match="estimator: expected one of carms, exact, .* found 'x'"):
         CategoricalLayer(1.0, "x")
 
 

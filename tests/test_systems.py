@@ -167,7 +167,7 @@ def test_the_simulated_system_lacks_what_windows_lacks():
 
 def test_python_3_14_starts():
     result = _run(PYTHON_3_14, [["train.py", "--help"], ["train.py", "optimizer.lrr=1"]])
-    assert "estimator: exact, gapped_st" in result.stdout
+    assert "estimator: carms, exact, gapped_st" in result.stdout
     assert result.stderr.splitlines()[1].startswith("error: optimizer.lrr: no such key")
 
 

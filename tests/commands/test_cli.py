@@ -101,7 +101,7 @@ def test_answers_do_not_wait_for_torch(arguments):
 def test_help_lists_the_groups():
     text = _run("train", "--help").stdout
     for line in (
-        "estimator: exact, gapped_st, gumbel_rao",
+        "estimator: carms, exact, gapped_st, gumbel_rao",
         "model: actor_critic, class_style, conv, mlp, resnet, stochastic",
         "seed: 0",
     ):

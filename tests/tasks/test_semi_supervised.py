@@ -17,7 +17,7 @@ from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.bernoulli import Bernoulli
-from dvae.networks.mlp import MLPEncoder
+from dvae.networks.mlp_options import MLPOptions
 from dvae.randomness import ImageStreams
 from dvae.tasks.options import EvaluateConfig, SampleConfig
 from dvae.tasks.semi_supervised.data import draw_labelled
@@ -45,7 +45,10 @@ def noise():
 def _model(estimator="exact"):
     torch.manual_seed(0)
     shape, layer = (1, 4, 4), CategoricalLayer(0.7, estimator)
-    encoder = MLPEncoder(shape, 1, K, hidden=(5,), activation="relu", normalization="none")
+    options = MLPOptions(
+        num_latents=1, num_categories=K, hidden=[5], activation="relu", normalization="none"
+    )
+    encoder = options.build_encoder(shape)
     model = ClassStyleVAE(encoder, layer, Bernoulli(), K, D, 6, torch.rand(shape)).double()
     with torch.no_grad():
         for parameter in model.parameters():
