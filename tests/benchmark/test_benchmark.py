@@ -4,6 +4,7 @@ from multiprocessing.context import SpawnProcess
 
 import pytest
 import torch
+from PIL import Image
 
 from dvae.benchmark import cases as cases_of
 from dvae.benchmark.baselines import BASELINES, floor
@@ -32,7 +33,17 @@ def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir, capsys,
     ends = []
     monkeypatch.setattr(cases_of, "_PATIENCE", 200.0)
     monkeypatch.setattr(SpawnProcess, "kill", lambda process: ends.append(process.exitcode))
-    cases = ["train model.hidden=[8]", "train model.hidden=[1024,1024] data.batch_size=512"]
+    # A case may prepare a folder of images; this many are prepared by processes of its own.
+    root = tmp_path / "root"
+    for number in range(300):
+        path = root / ("train", "train", "train", "val", "test")[number % 5] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), number % 256).save(path)
+    folder = f"data=folder data.root={root} data.size=28 data.channels=1 data.batch_size=8"
+    cases = [
+        f"train {folder} data.binarization=dynamic",
+        "train model.hidden=[1024,1024] data.batch_size=512",
+    ]
     options = [
         f"cases={json.dumps(cases)}",
         f"relative_to={json.dumps(cases[0])}",
