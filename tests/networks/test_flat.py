@@ -7,7 +7,7 @@ import torch
 
 from dvae.networks import NETWORKS
 from dvae.networks.base import Centre, CodeMap, glorot
-from dvae.networks.flat import BottomUpEncoder, GroupedEncoder
+from dvae.networks.flat import BottomUpEncoder, GroupedFlatEncoder
 
 
 @pytest.mark.parametrize("num_categories", [2, 4, 8])
@@ -65,7 +65,7 @@ def test_options_reach_the_networks(name):
     assert not any(isinstance(m, Centre | torch.nn.Dropout) for m in plain.modules())
     options = kind(levels=[6, 4, 2], centered=True, dropout=0.2, init="glorot", num_latents=5)
     encoder, decoder = options.build_encoder(shape), options.build_decoder(shape, 1)
-    assert isinstance(encoder, GroupedEncoder)
+    assert isinstance(encoder, GroupedFlatEncoder)
     assert encoder.places == (slice(0, 2), slice(2, 6), slice(6, 12))
     # One before each draw.
     assert sum(isinstance(m, Centre) for m in encoder.modules()) == 3

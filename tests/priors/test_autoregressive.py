@@ -54,8 +54,12 @@ def test_auto_takes_the_network_that_fits_the_grid():
     options = PRIORS["autoregressive"](width=16)
     assert isinstance(options.build((4,), K), MaskedMLPPrior)
     assert isinstance(options.build((2, 2), K), TransformerPrior)
+    # Only the transformer has heads.
+    odd = PRIORS["autoregressive"](width=10)
+    odd.check_grid((4,))
+    assert isinstance(odd.build((4,), K), MaskedMLPPrior)
     with pytest.raises(ValueError, match="prior.heads: expected a divisor of the width 10"):
-        PRIORS["autoregressive"](width=10)
+        odd.check_grid((2, 2))
 
 
 @pytest.mark.parametrize("context", _contexts(), ids=["none", "zeros", "class"])

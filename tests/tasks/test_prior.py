@@ -221,8 +221,9 @@ def test_classes_make_codes_more_probable(conditional, data_dir, tmp_path):
     _, arrays = _sample(conditional, data_dir, tmp_path, "label=3", "num_images=50")
     own = prior.log_prob(torch.from_numpy(arrays["codes"]), one_hot(torch.tensor([3]), 10))
     assert own.mean() > prior.log_prob(torch.from_numpy(arrays["codes"])).mean()
-    with pytest.raises(UserError, match="label: expected 0 to 9, found 10"):
-        model.sample(1, label=10)
+    for label in (10, -1):
+        with pytest.raises(UserError, match=f"label: expected 0 to 9, found {label}"):
+            model.sample(1, label=label)
 
 
 def test_grids_of_coloured_images_in_a_folder_that_moves(place, data_dir, tmp_path):

@@ -116,7 +116,7 @@ def _draw(vae: VAE, batch: Batch, config: EncodeConfig) -> tuple[Tensor, Tensor]
     device, shape = vae.pixel_mean.device, (vae.num_latents, vae.num_categories)
     features = vae.encode(batch.images.to(device))
     if config.codes == "argmax":
-        return vae.draw(features, lambda place, logits: logits.argmax(-1))
+        return vae.draw_codes(features)
     streams = ImageStreams(batch.indices, config.seed)
     noise = gumbel_from_uniform(streams.uniform(1, *shape)[0])
     return vae.draw_codes(features, noise.to(device))

@@ -59,7 +59,7 @@ class ImageDataModule(TaskData):
         source: Source,
         *,
         binarization: str,
-        shift: int = 0,
+        shift: int,
         validation: int | float,
         batch_size: int,
         eval_batch_size: int,

@@ -71,17 +71,16 @@ class Objective(ABC):
     def _sampled_rate(self, vae: VAE, output: VAEOutput) -> Tensor:
         """log q(z|x) − log p(z) at the sample, in nats, (..., B)."""
         sample, prior_logits = output.sample, output.prior_logits
-        follows = vae.prior.depends_on_draw and not vae.layer.estimator.score_function
-        if self.prior_temperature is None:
-            # Exact for one-hot z; for relaxed z, extended linearly. A prior that looks at the codes
-            # sees discrete ones, as in `VAE.forward`.
-            z = sample.hard_z if vae.prior.depends_on_draw else sample.z
-            if follows:
+        z = sample.z
+        if vae.prior.depends_on_draw:
+            # Between categorical distributions it sees discrete codes, as in `VAE.forward`.
+            z = sample.hard_z if self.prior_temperature is None else sample.z
+            if not vae.layer.estimator.score_function:
                 prior_logits = vae.prior.conditional_logits(z)
+        if self.prior_temperature is None:
+            # Exact for one-hot z; for relaxed z, extended linearly.
             ratio = log_ratio(log_softmax(sample.logits), log_softmax(prior_logits))
             return (z * ratio).sum((-2, -1))
-        if follows:
-            prior_logits = vae.prior.conditional_logits(sample.z)
         log_z = sample.log_z
         if log_z is None:
             raise ValueError(

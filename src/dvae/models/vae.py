@@ -20,6 +20,7 @@ from dvae.estimators.score_function import scored_rates
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
 from dvae.networks.base import Decoder, Encoder
+from dvae.networks.groups import in_order
 from dvae.priors.base import Prior
 
 __all__ = ["VAE", "Choose", "VAEOutput"]
@@ -134,44 +135,44 @@ class VAE(nn.Module):
         Returns:
             The logits of all latents, (..., N, K), and what was chosen: (..., N) or (..., N, K).
         """
+        all_logits, chosen = self._draw_groups(features, choose)
+        if len(chosen) == 1:
+            return all_logits[0], chosen[0]
+        leading = torch.broadcast_shapes(*(logits.shape[:-2] for logits in all_logits))
+        expanded = [logits.expand(*leading, *logits.shape[-2:]) for logits in all_logits]
+        axis = -2 if chosen[0].is_floating_point() else -1
         places = self.encoder.places
-        if len(places) == 1:
-            return features, choose(places[0], features)
+        return torch.cat(in_order(expanded, places), -2), torch.cat(in_order(chosen, places), axis)
+
+    def _draw_groups(self, features: Any, choose: Choose) -> tuple[list[Tensor], list[Tensor]]:
+        """The logits of each group, and what was chosen, in the order of drawing; see `draw`."""
         all_logits: list[Tensor] = []
         chosen: list[Tensor] = []
         vectors: list[Tensor] = []
-        for place in places:
+        for place in self.encoder.places:
             logits = self.encoder.logits(features, vectors)
             drawn = choose(place, logits)
             hard = not drawn.is_floating_point()
             vectors.append(one_hot(drawn, logits.shape[-1], logits.dtype) if hard else drawn)
             all_logits.append(logits)
             chosen.append(drawn)
-        leading = torch.broadcast_shapes(*(logits.shape[:-2] for logits in all_logits))
-        expanded = [logits.expand(*leading, *logits.shape[-2:]) for logits in all_logits]
-        axis = -2 if chosen[0].is_floating_point() else -1
-        return self._in_order(expanded, -2), self._in_order(chosen, axis)
+        return all_logits, chosen
 
-    def _in_order(self, groups: list[Tensor], axis: int) -> Tensor:
-        """Concatenates groups, given as they were drawn, in the order of the latents."""
-        return torch.cat([groups[number] for number in self._order()], axis)
-
-    def _order(self) -> list[int]:
-        """The groups in the order of their latents."""
-        places = self.encoder.places
-        return sorted(range(len(places)), key=lambda number: places[number].start or 0)
-
-    def draw_codes(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def draw_codes(self, features: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The arg max of logits + noise: an exact draw from q(z|x) with standard Gumbel noise.
 
         Args:
             features: What `encode` returned.
-            noise: (..., N, K); zeros choose the most probable category, group by group.
+            noise: (..., N, K); None takes the most probable category, group by group.
 
         Returns:
             The logits, (..., N, K), and integer codes, (..., N).
         """
-        return self.draw(features, lambda place, logits: (logits + noise[..., place, :]).argmax(-1))
+
+        def choose(place: slice, logits: Tensor) -> Tensor:
+            return (logits if noise is None else logits + noise[..., place, :]).argmax(-1)
+
+        return self.draw(features, choose)
 
     def draw_relaxed(self, features: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The same with Concrete samples at the layer's temperature; see `draw_codes`.
@@ -206,10 +207,10 @@ class VAE(nn.Module):
                 samples.append(layer.sample(many))
             return samples[-1].z
 
-        self.draw(features, choose)
+        self._draw_groups(features, choose)
         if len(samples) == 1:
             return samples[0]
-        return CodeSample.join([samples[number] for number in self._order()])
+        return CodeSample.join(in_order(samples, self.encoder.places))
 
     def _every_code(self, features: Any) -> CodeSample:
         """All codes of all groups, on a new leading axis."""
@@ -269,7 +270,7 @@ class VAE(nn.Module):
             else:
                 log_p = log_softmax(p).clamp_min(torch.finfo(p.dtype).min)
                 parts.append(-categorical_entropy(q) - (z[..., place, :] * log_p).sum(-1))
-        return torch.cat([parts[number] for number in self._order()], -1)
+        return torch.cat(in_order(parts, self.encoder.places), -1)
 
     def rate(self, logits: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """KL(q(z|x) ‖ p(z)) in nats, the sum of `kl` over latents: (B,) or (..., B)."""

@@ -17,6 +17,7 @@ __all__ = [
     "CodeMap",
     "Decoder",
     "Encoder",
+    "FeatureEncoder",
     "PreciseLinear",
     "activate",
     "glorot",
@@ -55,6 +56,22 @@ class Encoder(nn.Module, ABC):
             (B, n, K) or (..., B, n, K).
         """
         return features
+
+
+class FeatureEncoder(Encoder):
+    """Images → features → logits of all codes."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → features (B, …)."""
+
+    @abstractmethod
+    def to_logits(self, features: Tensor) -> Tensor:
+        """Features (B, …) → logits (B, N, K)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) → logits (B, N, K)."""
+        return self.to_logits(self.features(images))
 
 
 class Decoder(nn.Module, ABC):

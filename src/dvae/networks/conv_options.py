@@ -34,10 +34,8 @@ class ConvOptions(FlatNetworkOptions):
             num_latents,
             self.num_categories,
             hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-            dropout=self.dropout,
             centered=self.centered,
+            **self._layers(),
         )
 
     def flat_decoder(self, image_shape: Sequence[int], channels: int, num_latents: int) -> Decoder:
@@ -49,8 +47,6 @@ class ConvOptions(FlatNetworkOptions):
             num_latents,
             self.num_categories,
             hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-            dropout=self.dropout,
             code_map=self.code_map,
+            **self._layers(),
         )

@@ -1,8 +1,6 @@
 """What networks have in common whose codes have no position in the image."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,34 +10,24 @@ from dvae.networks.base import (
     CodeMap,
     Decoder,
     Encoder,
+    FeatureEncoder,
     PreciseLinear,
     activate,
     linear_blocks,
 )
+from dvae.networks.groups import GroupedEncoder, places_of
 
 __all__ = [
     "BottomDecoder",
     "BottomUpEncoder",
     "CodeNetwork",
     "FlatEncoder",
-    "GroupedEncoder",
-    "places_of",
+    "GroupedFlatEncoder",
 ]
 
 
-def places_of(sizes: Sequence[int]) -> tuple[slice, ...]:
-    """Consecutive places: the sizes of groups → their latents.
-
-    Example:
-        >>> places_of([3, 2])
-        (slice(0, 3, None), slice(3, 5, None))
-    """
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
-    return tuple(slice(end - size, end) for size, end in zip(sizes, ends, strict=True))
-
-
-class FlatEncoder(Encoder):
-    """Images → features → logits, by a last linear map.
+class FlatEncoder(FeatureEncoder):
+    """The logits come from the features by a linear map.
 
     Args:
         body: Turns what `features` prepares into features (B, width).
@@ -68,17 +56,9 @@ class FlatEncoder(Encoder):
         self.centre = Centre(width) if centered else nn.Identity()
         self._codes = (num_latents, num_categories)
 
-    @abstractmethod
-    def features(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) → features (B, width)."""
-
     def to_logits(self, features: Tensor) -> Tensor:
         """Features (B, width) → logits (B, N, K)."""
         return self.head(self.centre(features)).unflatten(-1, self._codes)
-
-    def forward(self, images: Tensor) -> Any:
-        """Images (B, C, H, W) → logits (B, N, K)."""
-        return self.to_logits(self.features(images))
 
 
 class CodeNetwork(nn.Module):
@@ -140,48 +120,30 @@ class CodeNetwork(nn.Module):
         return self.body(hidden.flatten(0, -2)).reshape(*leading, *self._codes)
 
 
-class GroupedEncoder(Encoder):
-    """q(z|x) = Π_g q(z_g|x, z_<g): each group reads the image and all groups before it.
+class GroupedFlatEncoder(GroupedEncoder):
+    """Codes in a row, with a network for each group but the first.
 
-    The logits are those of an encoder for all latents plus, from the second group on, those of a
-    network that reads the encoder's features and the codes drawn so far. With the levels of a
-    hierarchy as groups, from the top to the image, this is a ladder: inference goes up without
-    draws, and down with them.
+    With the levels of a hierarchy as groups, from the top to the image, this is a ladder: inference
+    goes up without draws, and down with them.
 
     Args:
-        encoder: An encoder for all latents.
-        sizes: Latents of each group.
+        encoder: See `GroupedEncoder`.
+        sizes: See `GroupedEncoder`.
         networks: For each group but the first, a network that reads codes and features.
 
     References:
-        Rolfe 2017, arXiv 1609.02200; Sønderby et al. 2016, arXiv 1602.02282 (ladders).
+        Sønderby et al. 2016, arXiv 1602.02282 (ladders).
     """
 
     def __init__(
         self, encoder: FlatEncoder, sizes: Sequence[int], networks: Sequence[CodeNetwork]
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder, sizes)
         self.networks = nn.ModuleList(networks)
-        self._places = places_of(sizes)
 
-    @property
-    def places(self) -> Sequence[slice]:
-        """From the first latent to the last."""
-        return self._places
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) → logits (B, N, K) without the networks' part, and features."""
-        features = self.encoder.features(images)
-        return self.encoder.to_logits(features), features
-
-    def logits(self, features: tuple[Tensor, Tensor], drawn: Sequence[Tensor]) -> Tensor:
-        """The logits of the next group; see `Encoder.logits`."""
-        group = len(drawn)
-        own = features[0][..., self._places[group], :]
-        if not group:
-            return own
-        return own + self.networks[group - 1](torch.cat(list(drawn), -2), features[1])
+    def correction(self, group: int, z: Tensor, features: Tensor) -> Tensor:
+        """What codes drawn before add to the logits of a group; see `GroupedEncoder`."""
+        return self.networks[group - 1](z, features)
 
 
 class BottomUpEncoder(Encoder):

@@ -135,7 +135,7 @@ class FlatNetworkOptions(NetworkOptions):
             )
             for group in range(1, len(sizes))
         ]
-        return self._start(flat.GroupedEncoder(encoder, sizes, networks))
+        return self._start(flat.GroupedFlatEncoder(encoder, sizes, networks))
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
         """Builds the decoder; see `NetworkOptions.build_decoder`."""
@@ -156,6 +156,14 @@ class FlatNetworkOptions(NetworkOptions):
             for read, size in zip(above, down[1:], strict=True)
         ]
 
+    def _layers(self) -> dict[str, Any]:
+        """The arguments that all networks share."""
+        return {
+            "activation": self.activation,
+            "normalization": self.normalization,
+            "dropout": self.dropout,
+        }
+
     def _between(self, codes: int, num_latents: int, **options: Any) -> CodeNetwork:
         """A network between levels or groups."""
         from dvae.networks.flat import CodeNetwork
@@ -165,10 +173,8 @@ class FlatNetworkOptions(NetworkOptions):
             num_latents,
             self.num_categories,
             hidden=self.between,
-            activation=self.activation,
-            normalization=self.normalization,
-            dropout=self.dropout,
             code_map=self.code_map,
+            **self._layers(),
             **options,
         )
 

@@ -2,26 +2,24 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dvae.networks.base import Encoder, PreciseLinear
-from dvae.networks.flat import places_of
+from dvae.networks.base import PreciseLinear
+from dvae.networks.groups import GroupedEncoder
 from dvae.networks.resnet import ResNetEncoder, trunk
 
 __all__ = ["GroupedGridEncoder"]
 
 
-class GroupedGridEncoder(Encoder):
-    """q(z|x) = Π_g q(z_g|x, z_<g) on a grid: the groups are bands of rows, or parts of rows.
+class GroupedGridEncoder(GroupedEncoder):
+    """A grid of codes, whose groups are bands of rows, or parts of rows.
 
-    The logits are those of an encoder of the whole grid plus, from the second group on, those of a
-    residual convolutional network that reads the encoder's features and the codes drawn so far. All
-    groups share this network; codes that are not drawn yet are zeros.
+    The correction is a residual convolutional network, which all groups share; codes that are not
+    drawn yet are zeros.
 
     Args:
-        encoder: An encoder of the whole grid.
+        encoder: See `GroupedEncoder`.
         grid: Codes from top to bottom and from left to right; N is their product.
         num_categories: K.
         groups: G, a divisor of N.
@@ -43,35 +41,19 @@ class GroupedGridEncoder(Encoder):
         activation: str,
         normalization: str,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder, [grid[0] * grid[1] // groups] * groups)
         # z times a K × D matrix, as in the decoder.
         self.codes = nn.Linear(num_categories, channels, bias=False)
         self.body = trunk(channels, channels, blocks, activation, normalization)
         self.head = PreciseLinear(channels, num_categories)
         self._grid = tuple(grid)
-        size = grid[0] * grid[1] // groups
-        self._places = places_of([size] * groups)
 
-    @property
-    def places(self) -> Sequence[slice]:
-        """Row by row, from the first code to the last."""
-        return self._places
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) → logits (B, N, K) without the network's part, and features."""
-        features = self.encoder.features(images)
-        return self.encoder.to_logits(features), features
-
-    def logits(self, features: tuple[Tensor, Tensor], drawn: Sequence[Tensor]) -> Tensor:
-        """The logits of the next group; see `Encoder.logits`."""
-        place = self._places[len(drawn)]
-        own = features[0][..., place, :]
-        if not drawn:
-            return own
-        z = torch.cat(list(drawn), -2)
-        codes = self.codes(pad(z, (0, 0, 0, features[0].shape[-2] - z.shape[-2])))
+    def correction(self, group: int, z: Tensor, features: Tensor) -> Tensor:
+        """What codes drawn before add to the logits of a group; see `GroupedEncoder`."""
+        rows, columns = self._grid
+        codes = self.codes(pad(z, (0, 0, 0, rows * columns - z.shape[-2])))
         # (..., B, N, D) → (..., B, D, rows, columns)
-        planes = codes.transpose(-1, -2).unflatten(-1, self._grid) + features[1]
-        hidden = self.body(planes.flatten(0, -4)).flatten(2).transpose(1, 2)[:, place]
-        return own + self.head(hidden).reshape(*planes.shape[:-3], *own.shape[-2:])
+        planes = codes.transpose(-1, -2).unflatten(-1, self._grid) + features
+        hidden = self.body(planes.flatten(0, -4)).flatten(2).transpose(1, 2)
+        logits = self.head(hidden[:, self.places[group]])
+        return logits.reshape(*planes.shape[:-3], *logits.shape[-2:])

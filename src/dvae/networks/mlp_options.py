@@ -38,10 +38,8 @@ class MLPOptions(FlatNetworkOptions):
             num_latents,
             self.num_categories,
             hidden=self.hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-            dropout=self.dropout,
             centered=self.centered,
+            **self._layers(),
         )
 
     def flat_decoder(self, image_shape: Sequence[int], channels: int, num_latents: int) -> Decoder:
@@ -54,8 +52,6 @@ class MLPOptions(FlatNetworkOptions):
             num_latents,
             self.num_categories,
             hidden=mirrored if self.decoder_hidden is None else self.decoder_hidden,
-            activation=self.activation,
-            normalization=self.normalization,
-            dropout=self.dropout,
             code_map=self.code_map,
+            **self._layers(),
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from dvae.networks.base import Decoder, Encoder, PreciseLinear, activate, pad_to_multiple
+from dvae.networks.base import Decoder, FeatureEncoder, PreciseLinear, activate, pad_to_multiple
 
 __all__ = ["ResNetDecoder", "ResNetEncoder", "trunk"]
 
@@ -42,7 +42,7 @@ def trunk(
     )
 
 
-class ResNetEncoder(Encoder):
+class ResNetEncoder(FeatureEncoder):
     """Patches of d × d pixels become channels; residual blocks then work on the grid of codes.
 
     Pre-activation blocks as in the dVAE of DALL-E. All blocks work at the low resolution, where a
@@ -86,10 +86,6 @@ class ResNetEncoder(Encoder):
     def to_logits(self, features: Tensor) -> Tensor:
         """Features (B, D, rows, columns) → logits (B, N, K), row by row of the grid."""
         return self.head(features.permute(0, 2, 3, 1).flatten(1, 2))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) → logits (B, N, K), row by row of the grid."""
-        return self.to_logits(self.features(images))
 
 
 class ResNetDecoder(Decoder):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, Literal
 
 from dvae.errors import UserError
 from dvae.options import Count, Fraction, Size
@@ -46,34 +44,30 @@ class AutoregressiveOptions(PriorOptions):
         """`num_classes`; see `PriorOptions.classes`."""
         return self.num_classes
 
-    @model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def check_grid(self, grid: Sequence[int]) -> None:
+        """Checks the transformer's heads; see `PriorOptions.check_grid`."""
         width = self.width or _WIDTHS["transformer"]
-        if self.network != "mlp" and width % self.heads:
+        if self._network(grid) == "transformer" and width % self.heads:
             raise UserError(
                 f"prior.heads: expected a divisor of the width {width}, found {self.heads}"
             )
-        return self
 
-    def build(
-        self, grid: Sequence[int], num_categories: int, context_size: int | None = None
-    ) -> Prior:
-        """Builds the prior; see `PriorOptions.build`.
+    def _network(self, grid: Sequence[int]) -> str:
+        """The network for codes of this grid."""
+        if self.network != "auto":
+            return self.network
+        return "mlp" if len(grid) == 1 else "transformer"
 
-        Args:
-            grid: Shape of the grid of codes.
-            num_categories: K.
-            context_size: C, the length of the context; `num_classes` by default.
-        """
+    def build(self, grid: Sequence[int], num_categories: int) -> Prior:
+        """Builds the prior; see `PriorOptions.build`."""
         from dvae.priors.autoregressive import MaskedMLPPrior, TransformerPrior
 
-        flat = len(grid) == 1
-        network = self.network if self.network != "auto" else "mlp" if flat else "transformer"
+        network = self._network(grid)
         sizes: dict[str, Any] = {
             "width": self.width or _WIDTHS[network],
             "blocks": self.blocks,
             "dropout": self.dropout,
-            "context_size": self.num_classes if context_size is None else context_size,
+            "context_size": self.num_classes,
         }
         if network == "mlp":
             return MaskedMLPPrior(grid, num_categories, **sizes)

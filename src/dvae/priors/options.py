@@ -28,6 +28,13 @@ class PriorOptions(Options):
         """Classes that the codes may depend on, as a context of one-hot vectors; 0 for none."""
         return 0
 
+    def check_grid(self, grid: Sequence[int]) -> None:
+        """Checks that the prior fits a grid of codes; by default, it does.
+
+        Raises:
+            UserError: If it does not.
+        """
+
     @abstractmethod
     def build(self, grid: Sequence[int], num_categories: int) -> Prior:
         """Builds the prior.

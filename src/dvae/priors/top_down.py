@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dvae.distributions import gumbel_noise, one_hot
+from dvae.networks.groups import places_of
 from dvae.priors.base import Prior
 
 __all__ = ["TopDownPrior"]
@@ -38,8 +39,7 @@ class TopDownPrior(Prior):
     @property
     def levels(self) -> Sequence[slice]:
         """The latents of each level, from the image up."""
-        starts = [sum(self._sizes[level + 1 :]) for level in range(len(self._sizes))]
-        return [slice(start, start + size) for start, size in zip(starts, self._sizes, strict=True)]
+        return places_of(self._sizes[::-1])[::-1]
 
     def conditional_logits(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The logits of each latent given those of the levels above, (..., N, K)."""

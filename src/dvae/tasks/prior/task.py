@@ -44,6 +44,7 @@ class PriorTask(VAETask):
         options, vae = _data_options(config, stored), trained.vae
         new = {"data": options, "prior": config.prior, "seed": config.seed}
         stored = stored.model_copy(update=new)
+        config.prior.check_grid(stored.model.level_grids(options.image_shape)[-1])
         vae.prior = stored.build_prior()
         if not any(True for _ in vae.prior.parameters()):
             raise UserError(f"prior: expected one that is learned, found {config.prior.name}")

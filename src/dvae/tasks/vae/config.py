@@ -40,6 +40,7 @@ class StoredVAEConfig(StoredImageConfig):
     @model_validator(mode="after")
     def _check_images(self) -> Self:
         self.model.check_images(self.data.image_shape)
+        self.prior.check_grid(self.model.level_grids(self.data.image_shape)[-1])
         return self
 
     @model_validator(mode="after")

@@ -37,9 +37,7 @@ class VAEInference(Inference):
         Raises:
             UserError: If the shape or a value is wrong.
         """
-        vae = self.vae
-        features = vae.encode(self._checked_images(images))
-        return vae.draw(features, lambda place, logits: logits.argmax(-1))[1]
+        return self.vae.draw_codes(self.vae.encode(self._checked_images(images)))[1]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def class_context(prior: Prior, label: int | None) -> Tensor | None:
     if label is None:
         return None
     classes = prior.context_size
-    if label >= classes:
+    if not 0 <= label < classes:
         expected = f"0 to {classes - 1}" if classes else "null with a prior without classes"
         raise UserError(f"label: expected {expected}, found {label}")
     return one_hot(torch.tensor([label]), classes).to(next(prior.parameters()))
