@@ -13,6 +13,7 @@ from dvae.distributions import (
     as_temperature,
     check_temperature,
     draw_one_hot,
+    exponential_noise,
     gumbel_noise,
     log_softmax,
     one_hot,
@@ -212,6 +213,15 @@ class Estimator(nn.Module, ABC):
             return noise
         shape, dtype = self.noise_shape(logits.shape), working_dtype(logits.dtype)
         return gumbel_noise(shape, dtype=dtype, device=logits.device, generator=generator)
+
+    def _exponential(
+        self, logits: Tensor, noise: Tensor | None, generator: Generator | None
+    ) -> Tensor:
+        """Exponential noise E = e^−g, drawn as it is or from Gumbel noise g that is given."""
+        if noise is not None:
+            return (-noise).exp()
+        shape, dtype = self.noise_shape(logits.shape), working_dtype(logits.dtype)
+        return exponential_noise(shape, dtype=dtype, device=logits.device, generator=generator)
 
 
 class StraightThroughEstimator(Estimator):

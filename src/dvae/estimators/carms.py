@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from dvae.distributions import exponential_noise, one_hot, softmax, working_dtype
+from dvae.distributions import one_hot, softmax, working_dtype
 from dvae.estimators.base import CodeSample
 from dvae.estimators.carms_options import CARMSOptions
 from dvae.estimators.score_function import ScoreFunction, latent_axes, log_probs
@@ -118,15 +118,7 @@ class CARMS(ScoreFunction):
         """Draws one-hot codes (S, ..., N, K); see `Estimator.sample`."""
         with torch.no_grad():
             working = logits.to(working_dtype(logits.dtype))
-            if noise is None:
-                exponential = exponential_noise(
-                    self.noise_shape(logits.shape),
-                    dtype=working.dtype,
-                    device=logits.device,
-                    generator=generator,
-                )
-            else:
-                exponential = (-noise).exp()
+            exponential = self._exponential(logits, noise, generator)
             places, sticks = _sticks(working)
             num_categories = logits.shape[-1]
             taken = antithetic_uniform(exponential) < sticks.gather(-1, places)

@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 
 from dvae.distributions import (
     draw_one_hot,
-    exponential_noise,
     softmax,
     without_infinity,
     working_dtype,
@@ -122,15 +121,7 @@ class GumbelRao(Estimator):
         temperature = as_temperature(temperature)
         working = logits.to(working_dtype(logits.dtype))
         with torch.no_grad():
-            if noise is None:
-                exponential = exponential_noise(
-                    self.noise_shape(logits.shape),
-                    dtype=working.dtype,
-                    device=logits.device,
-                    generator=generator,
-                )
-            else:
-                exponential = (-noise).exp()
+            exponential = self._exponential(logits, noise, generator)
             codes, hard = draw_one_hot(working - exponential[0].log(), working.dtype)
             p = softmax(working)
         surrogate = self._relax(
