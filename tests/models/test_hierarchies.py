@@ -29,6 +29,9 @@ MODELS = {
     "prior": ["model.groups=2", "model.num_latents=4", "prior=autoregressive", "prior.width=8"],
     "top": ["model.levels=[1,3]", "model.inference=bottom_up", "prior=autoregressive"],
     "grid": ["model=resnet", "model.groups=2", "model.downsample=4"],
+    "grids": ["model=resnet", "model.levels=2"],
+    "grids_skips": ["model=resnet", "model.levels=2", "model.skips=true"],
+    "top_grid": ["model=resnet", "model.levels=2", "prior=autoregressive", "prior.width=8"],
     "hypercube": ["model.levels=[2,2]", "model.code_map=hypercube", "model.num_categories=4"],
 }
 OWN = [

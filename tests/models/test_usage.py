@@ -85,6 +85,23 @@ def test_dead_categories_of_each_latent_and_of_a_shared_codebook():
     assert "codebook_perplexity" not in apart.compute()
 
 
+def test_each_level_of_grids_has_a_codebook_of_its_own():
+    """Three latents of the first level and one above it, which comes first."""
+    levels = [slice(1, 4), slice(0, 1)]
+    usage = CodeUsage(4, 4, shared=True, levels=levels)
+    usage.update(torch.zeros(2, 4, 4), torch.tensor([[3, 0, 0, 1], [3, 0, 0, 1]]))
+    values = usage.compute()
+    assert torch.allclose(
+        usage.categories(),
+        torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 0, 0, 1]], dtype=torch.float64),
+    )
+    assert values["dead_categories"] == 100 * 5 / 8
+    below = math.exp(-(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3))
+    assert values["codebook_perplexity_1"].item() == pytest.approx(below)
+    assert values["codebook_perplexity_2"].item() == pytest.approx(1)
+    assert values["codebook_perplexity"].item() == pytest.approx((1 + below) / 2)
+
+
 def _information(logits, codes, size=7):
     information = MutualInformation()
     for batch in zip(logits.split(size), codes.split(size), strict=True):

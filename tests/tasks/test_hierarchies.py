@@ -231,6 +231,11 @@ def test_free_bits_stop_the_gradient_of_small_rates(make_config):
         (["model.levels=2", "callbacks.gradient_snr=10"], "callbacks.gradient_snr: expected null"),
         (["objective=iwae", "objective.free_bits=1.0"], "objective.free_bits: expected 0"),
         (["model.levels=2", "estimator=exact"], "expected at most 16,384 codes"),
+        (["model=resnet", "model.levels=5"], "model.levels: expected at most 4, as each halves"),
+        (
+            ["model=resnet", "model.groups=7", "model.levels=2"],
+            "model.groups: expected 1 with model.levels=2",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options, message, make_config):

@@ -33,8 +33,8 @@ class CodeUsage(Metric):
     Args:
         num_latents: N.
         num_categories: K.
-        shared: Whether a category means the same in all latents.
-        levels: The latents of each level of a hierarchy, from the image up.
+        shared: Whether a category means the same in all latents of a level.
+        levels: The latents of each level of a hierarchy, from the image up; none for one level.
     """
 
     full_state_update = False
@@ -74,15 +74,15 @@ class CodeUsage(Metric):
         return self.counts / self.total
 
     def categories(self) -> Tensor:
-        """Share of each category, rows sum to 1: (1, K) over all latents if shared, else (N, K)."""
-        return self.usage().mean(0, keepdim=True) if self.shared else self.usage()
+        """Share of each category, rows sum to 1: (L, K) over each level if shared, else (N, K)."""
+        return self._over_levels(self.usage())
 
     def dead_share(self) -> Tensor:
         """Fraction of the categories that are used less than 0.1 / K of the time, a scalar.
 
         Masked categories, whose logits are −inf for all images, do not count.
         """
-        possible = (self.posterior.sum(0, keepdim=True) if self.shared else self.posterior) > 0
+        possible = self._over_levels(self.posterior) > 0
         dead = self.categories() < _DEAD / possible.sum(-1, keepdim=True)
         return (dead & possible).sum().double() / possible.sum()
 
@@ -98,8 +98,8 @@ class CodeUsage(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars: means over latents, the number of active latents, the share of dead categories.
 
-        With a shared codebook also the perplexity of its usage over all latents, and with several
-        levels the usage and the information of each, counted from the image.
+        With a shared codebook also the perplexity of its usage, over all latents of a level. With
+        several levels also all but the dead categories for each, counted from the image.
         """
         information, perplexity = self.information(), self.perplexity()
         values = {
@@ -109,13 +109,22 @@ class CodeUsage(Metric):
             "dead_categories": 100 * self.dead_share(),
         }
         if self.shared:
-            values["codebook_perplexity"] = _perplexity(self.categories())[0]
+            codebooks = _perplexity(self.categories())
+            values["codebook_perplexity"] = codebooks.mean()
         for number, place in enumerate(self.levels if len(self.levels) > 1 else (), 1):
             values[f"usage_perplexity_{number}"] = perplexity[place].mean()
             values[f"latent_information_{number}"] = information[place].mean()
             active = (information[place] > ACTIVE_NATS).sum().double()
             values[f"active_latents_{number}"] = active
+            if self.shared:
+                values[f"codebook_perplexity_{number}"] = codebooks[number - 1]
         return values
+
+    def _over_levels(self, values: Tensor) -> Tensor:
+        """Means over the latents of each level, (L, K), if they share a codebook; else (N, K)."""
+        if not self.shared:
+            return values
+        return torch.stack([values[place].mean(0) for place in self.levels or [slice(None)]])
 
 
 class MutualInformation(Metric):

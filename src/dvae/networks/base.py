@@ -3,7 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from dvae.distributions import one_hot
 from dvae.networks.options import ACTIVATIONS
 
 __all__ = [
+    "BottomDecoder",
     "Centre",
     "CodeMap",
     "Decoder",
@@ -81,7 +82,7 @@ class Decoder(nn.Module, ABC):
         shared_codebook: Whether a category means the same in all latents.
     """
 
-    shared_codebook: ClassVar[bool] = False
+    shared_codebook: bool = False
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
@@ -98,6 +99,29 @@ class Decoder(nn.Module, ABC):
             dtype: Dtype of the one-hot vectors.
         """
         return self(one_hot(codes, num_categories, dtype))
+
+
+class BottomDecoder(Decoder):
+    """Reads only the level of a hierarchy next to the image, which has the last latents.
+
+    Args:
+        decoder: A decoder of that level.
+        num_latents: Latents of that level.
+    """
+
+    def __init__(self, decoder: Decoder, num_latents: int) -> None:
+        super().__init__()
+        self.shared_codebook = decoder.shared_codebook
+        self.decoder = decoder
+        self._num_latents = num_latents
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes of all levels (..., N, K) → parameters (..., P, H, W)."""
+        return self.decoder(z[..., -self._num_latents :, :])
+
+    def decode_codes(self, codes: Tensor, num_categories: int, dtype: torch.dtype) -> Tensor:
+        """Integer codes (..., N) → parameters (..., P, H, W)."""
+        return self.decoder.decode_codes(codes[..., -self._num_latents :], num_categories, dtype)
 
 
 class PreciseLinear(nn.Linear):

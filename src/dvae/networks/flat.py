@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from dvae.networks.base import (
     Centre,
     CodeMap,
-    Decoder,
     Encoder,
     FeatureEncoder,
     PreciseLinear,
@@ -18,7 +16,6 @@ from dvae.networks.base import (
 from dvae.networks.groups import GroupedEncoder, places_of
 
 __all__ = [
-    "BottomDecoder",
     "BottomUpEncoder",
     "CodeNetwork",
     "FlatEncoder",
@@ -177,25 +174,3 @@ class BottomUpEncoder(Encoder):
     def logits(self, features: Tensor, drawn: Sequence[Tensor]) -> Tensor:
         """The logits of the next level; see `Encoder.logits`."""
         return self.networks[len(drawn) - 1](drawn[-1]) if drawn else features
-
-
-class BottomDecoder(Decoder):
-    """Reads only the level of a hierarchy next to the image, which has the last latents.
-
-    Args:
-        decoder: A decoder of that level.
-        num_latents: Latents of that level.
-    """
-
-    def __init__(self, decoder: Decoder, num_latents: int) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self._num_latents = num_latents
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Codes of all levels (..., N, K) → parameters (..., P, H, W)."""
-        return self.decoder(z[..., -self._num_latents :, :])
-
-    def decode_codes(self, codes: Tensor, num_categories: int, dtype: torch.dtype) -> Tensor:
-        """Integer codes (..., N) → parameters (..., P, H, W)."""
-        return self.decoder.decode_codes(codes[..., -self._num_latents :], num_categories, dtype)

@@ -139,7 +139,7 @@ class FlatNetworkOptions(NetworkOptions):
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
         """Builds the decoder; see `NetworkOptions.build_decoder`."""
-        from dvae.networks.flat import BottomDecoder
+        from dvae.networks.base import BottomDecoder
 
         sizes = self.sizes
         if len(sizes) == 1 or self.skips:

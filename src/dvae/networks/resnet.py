@@ -1,14 +1,16 @@
 """Residual convolutional networks with a grid of codes and a codebook."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, interpolate
 
 from dvae.networks.base import Decoder, FeatureEncoder, PreciseLinear, activate, pad_to_multiple
+from dvae.networks.groups import places_of
 
-__all__ = ["ResNetDecoder", "ResNetEncoder", "trunk"]
+__all__ = ["CodePlanes", "ResNetDecoder", "ResNetEncoder", "trunk"]
 
 
 class _Block(nn.Module):
@@ -88,6 +90,52 @@ class ResNetEncoder(FeatureEncoder):
         return self.head(features.permute(0, 2, 3, 1).flatten(1, 2))
 
 
+class CodePlanes(nn.Module):
+    """Codes of levels of grids → the sum of their vectors at each place of a finer grid.
+
+    Each level has a codebook of its own. Each vector of a coarser grid is repeated for the places
+    below it.
+
+    Args:
+        grids: Grid of each level, in the order of their codes.
+        grid: The finer grid, (rows, columns).
+        num_categories: K.
+        width: D, the length of the vectors.
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[Sequence[int]],
+        grid: Sequence[int],
+        num_categories: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.codebooks = nn.ParameterList(torch.randn(num_categories, width) for _ in grids)
+        self._places = places_of([math.prod(level) for level in grids])
+        self._grids = [tuple(level) for level in grids]
+        self._grid = tuple(grid)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """One-hot or relaxed (..., N, K), or integers (..., N) → (..., D, rows, columns)."""
+        total: Tensor | None = None
+        for codebook, place, grid in zip(self.codebooks, self._places, self._grids, strict=True):
+            if codes.is_floating_point():
+                vectors = codes[..., place, :] @ codebook
+            else:
+                vectors = embedding(codes[..., place], codebook)
+            planes = _planes(vectors, grid)
+            # Sides are halved and rounded up, so that a power of 2 covers the finer grid.
+            ratio = max(-(-fine // coarse) for fine, coarse in zip(self._grid, grid, strict=True))
+            if ratio > 1:
+                scale = 2 ** (ratio - 1).bit_length()
+                planes = interpolate(planes, scale_factor=scale, mode="nearest")
+                planes = planes[..., : self._grid[0], : self._grid[1]]
+            total = planes if total is None else total + planes
+        assert total is not None
+        return total.reshape(*vectors.shape[:-2], *total.shape[1:])
+
+
 class ResNetDecoder(Decoder):
     """Mirror of `ResNetEncoder`: codes become vectors of a codebook, and channels become patches.
 
@@ -96,7 +144,8 @@ class ResNetDecoder(Decoder):
 
     Args:
         parameter_shape: Shape of the parameters of an image, (P, H, W).
-        grid: Codes from top to bottom and from left to right; N is their product.
+        grids: Codes from top to bottom and from left to right, whose product is N; for a hierarchy,
+            the grid of each level that it reads, with the one next to the image last.
         num_categories: K, at least 2.
         embedding_dim: D.
         downsample: d, the side of the patch that each code stands for.
@@ -114,7 +163,7 @@ class ResNetDecoder(Decoder):
     def __init__(
         self,
         parameter_shape: Sequence[int],
-        grid: Sequence[int],
+        grids: Sequence[Sequence[int]],
         num_categories: int,
         *,
         embedding_dim: int,
@@ -131,22 +180,32 @@ class ResNetDecoder(Decoder):
         self.body = trunk(embedding_dim, channels, blocks, activation, normalization)
         self.head = nn.Conv2d(channels, outputs * downsample**2, 3, padding=1, bias=False)
         self.patches = nn.PixelShuffle(downsample)
-        self._grid = tuple(grid)
+        *above, self._grid = [tuple(grid) for grid in grids]
+        self.above = CodePlanes(above, self._grid, num_categories, embedding_dim) if above else None
+        self._places = places_of([math.prod(grid) for grid in grids])
         self._size = (height, width)
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes (..., N, K) → parameters (..., P, H, W)."""
-        return self._decode(z @ self.codebook)
+        own = z[..., self._places[-1], :] @ self.codebook
+        return self._decode(own, None if self.above is None else self.above(z))
 
     def decode_codes(self, codes: Tensor, num_categories: int, dtype: torch.dtype) -> Tensor:
         """Integer codes (..., N) → parameters (..., P, H, W), by a look-up."""
-        return self._decode(embedding(codes, self.codebook))
+        own = embedding(codes[..., self._places[-1]], self.codebook)
+        return self._decode(own, None if self.above is None else self.above(codes))
 
-    def _decode(self, vectors: Tensor) -> Tensor:
+    def _decode(self, vectors: Tensor, above: Tensor | None = None) -> Tensor:
         """Vectors of the codebook (..., N, D) → parameters (..., P, H, W)."""
-        leading, width = vectors.shape[:-2], vectors.shape[-1]
-        # In memory the channels stay last, as convolutions like it.
-        grid = vectors.reshape(-1, *self._grid, width).permute(0, 3, 1, 2)
-        parameters = self.patches(self.head(self.body(grid)))
+        planes = _planes(vectors, self._grid)
+        if above is not None:
+            planes = planes + above.flatten(0, -4)
+        parameters = self.patches(self.head(self.body(planes)))
         parameters = parameters[..., : self._size[0], : self._size[1]]
-        return parameters.reshape(*leading, *parameters.shape[1:])
+        return parameters.reshape(*vectors.shape[:-2], *parameters.shape[1:])
+
+
+def _planes(vectors: Tensor, grid: Sequence[int]) -> Tensor:
+    """(..., rows · columns, D) → (M, D, rows, columns)."""
+    # In memory the channels stay last, as convolutions like it.
+    return vectors.reshape(-1, *grid, vectors.shape[-1]).permute(0, 3, 1, 2)

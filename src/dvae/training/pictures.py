@@ -30,7 +30,7 @@ def usage_picture(usage: Tensor, categories: Tensor) -> Tensor:
 
     Args:
         usage: Share of images in each category, (N, K).
-        categories: See `dvae.models.usage.CodeUsage.categories`, (1, K) or (N, K).
+        categories: See `dvae.models.usage.CodeUsage.categories`, (L, K) or (N, K).
 
     Returns:
         (3, H, W) in [0, 1].
