@@ -6,6 +6,7 @@ import pytest
 from dvae.schedules import (
     Constant,
     Cosine,
+    Delayed,
     Exponential,
     Linear,
     Warmup,
@@ -56,6 +57,12 @@ def test_constant_and_warmup():
     assert Constant(0.7)(0) == Constant(0.7)(10**9) == 0.7
     assert [Warmup(2.0, 4)(s) for s in range(6)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
     assert Warmup(2.0, 0)(0) == 2.0
+
+
+def test_delayed_rises_to_one_at_the_end():
+    late = Delayed(0.2, delay=4, total=8)
+    assert [round(late(step), 6) for step in (0, 4, 5, 6, 8, 9)] == [0.2, 0.2, 0.4, 0.6, 1.0, 1.0]
+    assert Delayed(0.2, delay=9, total=8)(8) == 0.2
 
 
 def test_warmup_then_a_fall():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 __all__ = [
     "Constant",
     "Cosine",
+    "Delayed",
     "Exponential",
     "Linear",
     "Schedule",
@@ -155,6 +156,27 @@ class Warmup(Schedule):
     def __call__(self, step: int) -> float:
         """The value at a global step."""
         return self.value * min(1.0, step / self.steps) if self.steps else self.value
+
+
+@dataclass(frozen=True)
+class Delayed(Schedule):
+    """`start` for the first `delay` steps, from where it rises to 1 at `total`, linearly.
+
+    Example:
+        >>> [Delayed(0.1, delay=50, total=100)(step) for step in (0, 50, 75, 100)]
+        [0.1, 0.1, 0.55, 1.0]
+    """
+
+    start: float
+    delay: int
+    total: int
+
+    def __call__(self, step: int) -> float:
+        """The value at a global step."""
+        if step <= self.delay:
+            return self.start
+        t = min(1.0, (step - self.delay) / (self.total - self.delay))
+        return (1 - t) * self.start + t
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dvae.distributions import all_codes, categorical_kl, gumbel_noise, one_hot
+from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
 from dvae.layers import CategoricalLayer
 from dvae.models import OBJECTIVES
@@ -217,6 +218,40 @@ def test_the_exact_estimator_has_the_gradient_of_the_enumerated_rate(vae, images
     output = vae(images)
     rate = ELBO(1, None)(vae, output, 1.0) - ELBO(1, None)(vae, output, 0.0)
     assert torch.allclose(_gradient(rate, vae), _gradient(expected, vae), atol=1e-10)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_weight_of_the_prior_mixes_its_rate_with_the_uniform_one(vae, images, weight):
+    """In the loss and its gradient; the reported rate is that of the prior alone."""
+    vae.layer = CategoricalLayer(1.0, "exact").double()
+    uniform = categorical_kl(vae.encode(images), torch.zeros(4).double()).sum(-1).mean()
+    rate = _enumerated_rate(vae, images).mean()
+    given = torch.tensor(weight).double()
+    terms = [
+        ELBO(1, None).training_pass(vae, images, torch.tensor(beta).double(), given)
+        for beta in (1.0, 0.0)
+    ]
+    loss, expected = terms[0][0] - terms[1][0], weight * rate + (1 - weight) * uniform
+    assert torch.allclose(loss, expected)
+    assert torch.allclose(terms[0][2], rate)
+    assert torch.allclose(_gradient(loss, vae), _gradient(expected, vae), atol=1e-10)
+
+
+def test_the_weight_of_the_prior_rises_where_the_objective_can_mix(make_config):
+    def curve(*overrides):
+        schedule = make_config("prior=autoregressive", *overrides).prior_weight_schedule(100)
+        if schedule is None:
+            return None
+        return [round(schedule(step), 3) for step in (0, 50, 70, 85, 100)]
+
+    assert curve() == [0.01, 0.01, 0.01, 0.505, 1]
+    assert curve("prior.delay=0.5") == curve("prior.delay=50") == [0.01, 0.01, 0.406, 0.703, 1]
+    assert curve("prior.delay=1.0") == curve("prior.delay=500") == [0.01] * 5
+    assert curve("prior.delay=0") is None
+    assert curve("objective=iwae") is None
+    assert make_config().prior_weight_schedule(100) is None
+    with pytest.raises(UserError, match=r"prior.delay: expected null or 0 unless objective=elbo"):
+        curve("objective=iwae", "prior.delay=0.5")
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,7 @@ def test_mistakes_end_in_one_line(place, first, second, tmp_path, data_dir):
     own = ["task=prior", f"checkpoint={first[0]}"]
     for overrides, message in (
         (["task=prior"], "checkpoint: expected a checkpoint of task=vae, found none"),
+        ([*own, "prior.delay=0.5"], "prior.delay: expected null or 0 with task=prior"),
         (["task=prior", f"checkpoint={tmp_path}/x.ckpt"], "checkpoint: expected a file, found"),
         ([*own, "prior=uniform"], "prior: expected one that is learned, found uniform"),
         ([*own, "data.name=cifar10"], r"data.name: expected images of shape \(1, 28, 28\)"),

@@ -10,7 +10,8 @@ from dvae.distributions import concrete_log_prob, log_ratio, log_softmax
 from dvae.estimators.base import CodeSample
 from dvae.estimators.score_function import log_prob
 from dvae.models.bounds import importance_weighted_bound
-from dvae.models.vae import VAE, VAEOutput
+from dvae.models.output import VAEOutput
+from dvae.models.vae import VAE
 
 __all__ = ["ELBO", "IWAE", "VIMCO", "Objective"]
 
@@ -31,7 +32,7 @@ class Objective(ABC):
         self.prior_temperature = prior_temperature
 
     def training_pass(
-        self, vae: VAE, images: Tensor, beta: Tensor
+        self, vae: VAE, images: Tensor, beta: Tensor, prior_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes a batch, draws codes, decodes them and computes the loss; may be compiled.
 
@@ -39,13 +40,15 @@ class Objective(ABC):
             vae: The model.
             images: (B, C, H, W) in [0, 1].
             beta: Weight on the rate, a scalar.
+            prior_weight: Weight of p(z) in the rate of the loss; see `VAEOutput.with_prior_weight`.
 
         Returns:
             Loss, distortion and rate: scalars in nats per image. Distortion and rate are detached:
             they are for the training curves.
         """
         output = vae(images, self.num_samples)
-        loss = self(vae, output, beta)
+        mixed = output if prior_weight is None else output.with_prior_weight(prior_weight)
+        loss = self(vae, mixed, beta)
         estimator, sample = vae.layer.estimator, output.sample
         distortion = estimator.expected(output.distortion, sample)
         rate = self._expected(vae, output.rate, sample)

@@ -51,9 +51,14 @@ class ObjectiveOptions(Options):
             )
         return self
 
+    @property
+    def mixes_priors(self) -> bool:
+        """Whether the loss is linear in an analytic rate, so that p(z) may come in slowly."""
+        return self.name == "elbo" and self.kl == "discrete"
+
     @model_validator(mode="after")
     def _check_free_bits(self) -> Self:
-        if self.free_bits and (self.name != "elbo" or self.kl != "discrete"):
+        if self.free_bits and not self.mixes_priors:
             raise UserError(
                 "objective.free_bits: expected 0 unless objective=elbo and objective.kl=discrete, "
                 f"found {self.free_bits}"

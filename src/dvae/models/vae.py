@@ -1,7 +1,6 @@
 """The variational autoencoder with categorical latents."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,38 +18,16 @@ from dvae.estimators.base import CodeSample
 from dvae.estimators.score_function import scored_rates
 from dvae.layers import CategoricalLayer
 from dvae.likelihoods.base import Likelihood
+from dvae.models.output import VAEOutput
 from dvae.networks.base import Decoder, Encoder
 from dvae.networks.groups import in_order
 from dvae.priors.base import Prior
 
-__all__ = ["VAE", "Choose", "VAEOutput"]
+__all__ = ["VAE", "Choose"]
 
 Choose = Callable[[slice, Tensor], Tensor]
 """Place of a group among the latents, and its logits (..., n, K) → integer codes (..., n), or
 one-hot or relaxed vectors (..., n, K)."""
-
-
-@dataclass(frozen=True)
-class VAEOutput:
-    """One pass through the model, in nats per image.
-
-    Attributes:
-        sample: The codes drawn from q(z|x), with their logits (..., B, N, K).
-        distortion: −log p(x|z) of each draw, (..., B).
-        kl: The rate of each latent: (B, N), or (..., B, N) if it depends on the draw.
-        prior_logits: Logits of the prior given the hard codes, (..., B, N, K) or a shape that
-            broadcasts to it.
-    """
-
-    sample: CodeSample
-    distortion: Tensor
-    kl: Tensor
-    prior_logits: Tensor
-
-    @property
-    def rate(self) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), summed over latents: (B,), or (..., B) if it depends on the draw."""
-        return self.kl.sum(-1)
 
 
 class VAE(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from dvae.errors import UserError
-from dvae.options import Count, Fraction, Size
+from dvae.options import Count, Fraction, Size, Steps
 from dvae.priors.options import PriorOptions
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class AutoregressiveOptions(PriorOptions):
         heads: Heads of the transformer's attention.
         dropout: Probability that a hidden unit is dropped in training.
         num_classes: Classes that the codes may depend on; 0 for none.
+        delay: Steps before the encoder adapts to this prior, which is fitted to its codes from the
+            start; 0 for none, None for 0.7 of the run where the objective can do it. See
+            `VAEOutput.with_prior_weight`.
     """
 
     name: Literal["autoregressive"] = "autoregressive"
@@ -38,11 +41,17 @@ class AutoregressiveOptions(PriorOptions):
     heads: Count = 4
     dropout: Fraction = 0.0
     num_classes: Size = 0
+    delay: Steps | None = None
 
     @property
     def classes(self) -> int:
         """`num_classes`; see `PriorOptions.classes`."""
         return self.num_classes
+
+    @property
+    def patience(self) -> Steps | None:
+        """`delay`; see `PriorOptions.patience`."""
+        return self.delay
 
     def check_grid(self, grid: Sequence[int]) -> None:
         """Checks the transformer's heads; see `PriorOptions.check_grid`."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dvae.options import Options
+from dvae.options import Options, Steps
 
 if TYPE_CHECKING:
     from dvae.priors.base import Prior
@@ -26,6 +26,11 @@ class PriorOptions(Options):
     @property
     def classes(self) -> int:
         """Classes that the codes may depend on, as a context of one-hot vectors; 0 for none."""
+        return 0
+
+    @property
+    def patience(self) -> Steps | None:
+        """Steps before its weight in the rate rises; None for what suits the objective."""
         return 0
 
     def check_grid(self, grid: Sequence[int]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from dvae.errors import UserError
 from dvae.options import Count, FullPath, Size
 from dvae.priors import AnyPrior
 from dvae.tasks.options import DataOverride
@@ -36,3 +37,12 @@ class PriorConfig(RunConfig):
     data: PriorDataOptions
     prior: AnyPrior
     test_samples: Size = 100
+
+    @model_validator(mode="after")
+    def _check_delay(self) -> Self:
+        if self.prior.patience:
+            raise UserError(
+                "prior.delay: expected null or 0 with task=prior, where the encoder is trained "
+                f"already, found {self.prior.patience}"
+            )
+        return self

@@ -12,7 +12,7 @@ from dvae.models import AnyObjective
 from dvae.networks import AnyNetwork
 from dvae.options import MAX_ENUMERATION
 from dvae.priors import AnyPrior
-from dvae.schedules import Schedule
+from dvae.schedules import Delayed, Schedule, resolve_steps
 from dvae.tasks.images import ImageRunConfig, StoredImageConfig
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from dvae.priors.base import Prior
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
+
+_DELAY = 0.7
+"""Share of the run before the encoder adapts to a prior, unless another is given."""
+_LOW_WEIGHT = 0.01
+"""Weight of a prior until then. Adam's steps do not depend on the scale of a gradient, so that the
+prior is fitted to the codes as fast as with a weight of 1, while the encoder hardly sees it."""
 
 
 class StoredVAEConfig(StoredImageConfig):
@@ -149,9 +155,30 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_delay(self) -> Self:
+        if self.prior.patience and not self.objective.mixes_priors:
+            raise UserError(
+                "prior.delay: expected null or 0 unless objective=elbo and "
+                f"objective.kl=discrete, found {self.prior.patience}"
+            )
+        return self
+
+    def prior_weight_schedule(self, total_steps: int) -> Schedule | None:
+        """The weight of the prior in the rate at each step; None if it is always 1."""
+        delay = self.prior.patience
+        if delay is None:
+            delay = _DELAY if self.objective.mixes_priors else 0
+        if not delay:
+            return None
+        return Delayed(_LOW_WEIGHT, resolve_steps(delay, total_steps), total_steps)
+
     def schedules(self, total_steps: int) -> dict[str, Schedule]:
-        """Adds β; see `RunConfig.schedules`."""
-        return super().schedules(total_steps) | {"beta": self.objective.beta_schedule(total_steps)}
+        """Adds β and the weight of the prior; see `RunConfig.schedules`."""
+        schedules = super().schedules(total_steps)
+        schedules["beta"] = self.objective.beta_schedule(total_steps)
+        weight = self.prior_weight_schedule(total_steps)
+        return schedules if weight is None else schedules | {"prior_weight": weight}
 
     def remarks(self, total_steps: int) -> list[str]:
         """Adds those on β; see `RunConfig.remarks`."""

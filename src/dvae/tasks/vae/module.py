@@ -68,6 +68,7 @@ class VAEModule(VAEInference, ImageModule):
         vae: The model.
         objective: The training objective; None for evaluation only.
         beta: β at each global step.
+        prior_weight: Weight of p(z) in the rate at each global step; None for 1.
         training: See `TaskModule`.
         evaluation: See `TaskModule`.
         config: See `TaskModule`.
@@ -79,6 +80,7 @@ class VAEModule(VAEInference, ImageModule):
         "ssim": "at most 1",
     }
     beta_now: Tensor
+    prior_weight_now: Tensor
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class VAEModule(VAEInference, ImageModule):
         *,
         objective: Objective | None = None,
         beta: Schedule | None = None,
+        prior_weight: Schedule | None = None,
         training: Training | None = None,
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
@@ -100,15 +103,20 @@ class VAEModule(VAEInference, ImageModule):
         self.beta = beta or Constant(1.0)
         self.information = MutualInformation()
         self.similarity = _similarity(vae.pixel_mean.shape)
-        # A tensor, because a new number would recompile the training pass.
+        self.prior_weight = prior_weight
+        # Tensors, because a new number would recompile the training pass.
         self.register_buffer("beta_now", torch.ones(()), persistent=False)
+        self.register_buffer("prior_weight_now", torch.ones(()), persistent=False)
         self._enumeration: Enumeration | None = None
         self._baseline: float | None = None
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the objective of a batch."""
         self.beta_now.fill_(self.beta(self.global_step))
-        loss, distortion, rate = self.training_pass(self.vae, batch.images, self.beta_now)
+        weight = None
+        if self.prior_weight is not None:
+            weight = self.prior_weight_now.fill_(self.prior_weight(self.global_step))
+        loss, distortion, rate = self.training_pass(self.vae, batch.images, self.beta_now, weight)
         elbo = "elbo" if self.vae.layer.estimator.hard else "relaxed_elbo"
         return loss, {"distortion": distortion, "rate": rate, elbo: -(distortion + rate)}
 

@@ -60,6 +60,7 @@ class VAETask(ImageTask[StoredVAEConfig, VAEConfig, "VAEModule"]):
             vae,
             objective=config.objective.build(),
             beta=config.objective.beta_schedule(total_steps),
+            prior_weight=config.prior_weight_schedule(total_steps),
             training=config.build_training(total_steps),
             evaluation=Evaluation(num_samples=config.test_samples, shades=data.shades),
             config=config.model_dump(),
