@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
 
-_DELAY = 0.7
+_DELAY = 1.0
 """Share of the run before the encoder adapts to a prior, unless another is given."""
 _LOW_WEIGHT = 0.01
 """Weight of a prior until then. Adam's steps do not depend on the scale of a gradient, so that the
@@ -168,7 +168,9 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         """The weight of the prior in the rate at each step; None if it is always 1."""
         delay = self.prior.patience
         if delay is None:
-            delay = _DELAY if self.objective.mixes_priors else 0
+            # Only by the prior below it does the top level of a hierarchy learn anything.
+            one_level = len(self.model.level_grids(self.data.image_shape)) == 1
+            delay = _DELAY if one_level and self.objective.mixes_priors else 0
         if not delay:
             return None
         return Delayed(_LOW_WEIGHT, resolve_steps(delay, total_steps), total_steps)
