@@ -249,7 +249,7 @@ def test_the_weight_of_the_prior_rises_where_the_objective_can_mix(make_config):
     assert curve() == curve("prior.delay=1.0") == curve("prior.delay=500") == [0.01] * 5
     assert curve("prior.delay=0") is None
     assert curve("objective=iwae") is None
-    assert curve("model.levels=2") is None
+    assert curve("model.levels=2") is curve("model.groups=2") is None
     assert curve("model.levels=2", "prior.delay=0.7") == curve("prior.delay=0.7")
     assert make_config().prior_weight_schedule(100) is None
     with pytest.raises(UserError, match=r"prior.delay: expected null or 0 unless objective=elbo"):

@@ -168,9 +168,9 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
         """The weight of the prior in the rate at each step; None if it is always 1."""
         delay = self.prior.patience
         if delay is None:
-            # Only by the prior below it does the top level of a hierarchy learn anything.
-            one_level = len(self.model.level_grids(self.data.image_shape)) == 1
-            delay = _DELAY if one_level and self.objective.mixes_priors else 0
+            # Codes that depend on one another gain more from a prior that shapes them.
+            mixes = self.objective.mixes_priors and not self.model.sequential
+            delay = _DELAY if mixes else 0
         if not delay:
             return None
         return Delayed(_LOW_WEIGHT, resolve_steps(delay, total_steps), total_steps)
