@@ -175,7 +175,7 @@ class Delayed(Schedule):
         """The value at a global step."""
         if step <= self.delay:
             return self.start
-        t = min(1.0, (step - self.delay) / (self.total - self.delay))
+        t = min(1.0, (step - self.delay) / max(1, self.total - self.delay))
         return (1 - t) * self.start + t
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from dvae.networks.base import FeatureEncoder, PreciseLinear, pad_to_multiple
 from dvae.networks.groups import GroupedEncoder, places_of
-from dvae.networks.resnet import CodePlanes, ResNetEncoder, trunk
+from dvae.networks.resnet import CodePlanes, ResNetEncoder, Trunk
 
 __all__ = ["GridNetwork", "GroupedGridEncoder", "LadderGridEncoder", "PyramidEncoder"]
 
@@ -25,10 +25,7 @@ class GroupedGridEncoder(GroupedEncoder):
         grid: Codes from top to bottom and from left to right; N is their product.
         num_categories: K.
         groups: G, a divisor of N.
-        channels: Channels of the encoder's features.
-        blocks: Residual blocks of the network.
-        activation: A name in `dvae.networks.options.ACTIVATIONS`.
-        normalization: "none", "batch" or "layer".
+        trunk: The residual network, with as many channels as the encoder's.
     """
 
     def __init__(
@@ -38,16 +35,13 @@ class GroupedGridEncoder(GroupedEncoder):
         num_categories: int,
         *,
         groups: int,
-        channels: int,
-        blocks: int,
-        activation: str,
-        normalization: str,
+        trunk: Trunk,
     ) -> None:
         super().__init__(encoder, [grid[0] * grid[1] // groups] * groups)
         # z times a K × D matrix, as in the decoder.
-        self.codes = nn.Linear(num_categories, channels, bias=False)
-        self.body = trunk(channels, channels, blocks, activation, normalization)
-        self.head = PreciseLinear(channels, num_categories)
+        self.codes = nn.Linear(num_categories, trunk.channels, bias=False)
+        self.body = trunk.build(trunk.channels)
+        self.head = PreciseLinear(trunk.channels, num_categories)
         self._grid = tuple(grid)
 
     def correction(self, group: int, z: Tensor, features: Tensor) -> Tensor:
@@ -68,10 +62,7 @@ class GridNetwork(nn.Module):
         above: Grid of each level that it reads, in the order of their codes.
         grid: Grid of the level whose logits it returns.
         num_categories: K.
-        channels: Channels of the residual blocks, and of the features.
-        blocks: Residual blocks.
-        activation: A name in `dvae.networks.options.ACTIVATIONS`.
-        normalization: "none", "batch" or "layer".
+        trunk: The residual network, with as many channels as the encoder's.
     """
 
     def __init__(
@@ -80,15 +71,12 @@ class GridNetwork(nn.Module):
         grid: Sequence[int],
         num_categories: int,
         *,
-        channels: int,
-        blocks: int,
-        activation: str,
-        normalization: str,
+        trunk: Trunk,
     ) -> None:
         super().__init__()
-        self.read = CodePlanes(above, grid, num_categories, channels)
-        self.body = trunk(channels, channels, blocks, activation, normalization)
-        self.head = PreciseLinear(channels, num_categories)
+        self.read = CodePlanes(above, grid, num_categories, trunk.channels)
+        self.body = trunk.build(trunk.channels)
+        self.head = PreciseLinear(trunk.channels, num_categories)
 
     def forward(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes (..., n', K), features (B, D, rows, columns) → logits (..., n, K)."""
@@ -110,10 +98,7 @@ class PyramidEncoder(FeatureEncoder):
         encoder: The encoder of the level next to the image.
         grids: Grid of each level, from the top to the image.
         num_categories: K.
-        channels: Channels of the encoder's features.
-        blocks: Residual blocks of each level.
-        activation: A name in `dvae.networks.options.ACTIVATIONS`.
-        normalization: "none", "batch" or "layer".
+        trunk: The residual network, with as many channels as the encoder's.
     """
 
     def __init__(
@@ -122,18 +107,13 @@ class PyramidEncoder(FeatureEncoder):
         grids: Sequence[Sequence[int]],
         num_categories: int,
         *,
-        channels: int,
-        blocks: int,
-        activation: str,
-        normalization: str,
+        trunk: Trunk,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.halve = nn.PixelUnshuffle(2)
-        self.bodies = nn.ModuleList(
-            trunk(4 * channels, channels, blocks, activation, normalization) for _ in grids[1:]
-        )
-        self.heads = nn.ModuleList(PreciseLinear(channels, num_categories) for _ in grids[1:])
+        self.bodies = nn.ModuleList(trunk.build(4 * trunk.channels) for _ in grids[1:])
+        self.heads = nn.ModuleList(PreciseLinear(trunk.channels, num_categories) for _ in grids[1:])
         self._places = places_of([math.prod(grid) for grid in grids])
 
     def features(self, images: Tensor) -> Tensor:

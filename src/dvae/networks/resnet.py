@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn.functional import embedding, interpolate
 from dvae.networks.base import Decoder, FeatureEncoder, PreciseLinear, activate, pad_to_multiple
 from dvae.networks.groups import places_of
 
-__all__ = ["CodePlanes", "ResNetDecoder", "ResNetEncoder", "trunk"]
+__all__ = ["CodePlanes", "ResNetDecoder", "ResNetEncoder", "Trunk"]
 
 
 class _Block(nn.Module):
@@ -33,15 +34,30 @@ class _Block(nn.Module):
         return x + self.body(x)
 
 
-def trunk(
-    inputs: int, channels: int, blocks: int, activation: str, normalization: str
-) -> nn.Sequential:
-    """A 3 × 3 convolution, residual blocks, and a last normalization and activation."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, channels, 3, padding=1, bias=normalization != "batch"),
-        *(_Block(channels, activation, normalization) for _ in range(blocks)),
-        activate(channels, activation, normalization, conv=True),
-    )
+@dataclass(frozen=True)
+class Trunk:
+    """A 3 × 3 convolution, residual blocks, and a last normalization and activation.
+
+    Attributes:
+        channels: Channels of the residual blocks.
+        blocks: Residual blocks.
+        activation: A name in `dvae.networks.options.ACTIVATIONS`.
+        normalization: "none", "batch" or "layer".
+    """
+
+    channels: int
+    blocks: int
+    activation: str
+    normalization: str
+
+    def build(self, inputs: int) -> nn.Sequential:
+        """The network: (B, inputs, rows, columns) → (B, channels, rows, columns)."""
+        options = (self.channels, self.activation, self.normalization)
+        return nn.Sequential(
+            nn.Conv2d(inputs, self.channels, 3, padding=1, bias=self.normalization != "batch"),
+            *(_Block(*options) for _ in range(self.blocks)),
+            activate(*options, conv=True),
+        )
 
 
 class ResNetEncoder(FeatureEncoder):
@@ -55,10 +71,7 @@ class ResNetEncoder(FeatureEncoder):
         image_channels: C.
         num_categories: K, at least 2.
         downsample: d, the side of the patch that each code stands for.
-        channels: Channels of the residual blocks.
-        blocks: Residual blocks.
-        activation: A name in `dvae.networks.options.ACTIVATIONS`.
-        normalization: "none", "batch" or "layer".
+        trunk: The residual network.
 
     References:
         Ramesh et al. 2021 (DALL-E), arXiv 2102.12092, appendix A.
@@ -70,16 +83,13 @@ class ResNetEncoder(FeatureEncoder):
         num_categories: int,
         *,
         downsample: int,
-        channels: int,
-        blocks: int,
-        activation: str,
-        normalization: str,
+        trunk: Trunk,
     ) -> None:
         super().__init__()
         inputs = image_channels * downsample**2
         self.patches = nn.PixelUnshuffle(downsample)
-        self.body = trunk(inputs, channels, blocks, activation, normalization)
-        self.head = PreciseLinear(channels, num_categories)
+        self.body = trunk.build(inputs)
+        self.head = PreciseLinear(trunk.channels, num_categories)
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) → features on the grid of codes, (B, D, rows, columns)."""
@@ -115,25 +125,25 @@ class CodePlanes(nn.Module):
         self._places = places_of([math.prod(level) for level in grids])
         self._grids = [tuple(level) for level in grids]
         self._grid = tuple(grid)
+        # Sides are halved and rounded up, so that a power of 2 covers the finer grid.
+        ratios = [
+            max(-(-fine // side) for fine, side in zip(grid, level, strict=True)) for level in grids
+        ]
+        self._scales = [2 ** (ratio - 1).bit_length() for ratio in ratios]
 
     def forward(self, codes: Tensor) -> Tensor:
         """One-hot or relaxed (..., N, K), or integers (..., N) → (..., D, rows, columns)."""
-        total: Tensor | None = None
-        for codebook, place, grid in zip(self.codebooks, self._places, self._grids, strict=True):
+        levels = []
+        parts = zip(self.codebooks, self._places, self._grids, self._scales, strict=True)
+        for codebook, place, grid, scale in parts:
             if codes.is_floating_point():
                 vectors = codes[..., place, :] @ codebook
             else:
                 vectors = embedding(codes[..., place], codebook)
-            planes = _planes(vectors, grid)
-            # Sides are halved and rounded up, so that a power of 2 covers the finer grid.
-            ratio = max(-(-fine // coarse) for fine, coarse in zip(self._grid, grid, strict=True))
-            if ratio > 1:
-                scale = 2 ** (ratio - 1).bit_length()
-                planes = interpolate(planes, scale_factor=scale, mode="nearest")
-                planes = planes[..., : self._grid[0], : self._grid[1]]
-            total = planes if total is None else total + planes
-        assert total is not None
-        return total.reshape(*vectors.shape[:-2], *total.shape[1:])
+            planes = interpolate(_planes(vectors, grid), scale_factor=scale, mode="nearest")
+            planes = planes[..., : self._grid[0], : self._grid[1]]
+            levels.append(planes.reshape(*vectors.shape[:-2], *planes.shape[1:]))
+        return torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
 
 
 class ResNetDecoder(Decoder):
@@ -149,10 +159,7 @@ class ResNetDecoder(Decoder):
         num_categories: K, at least 2.
         embedding_dim: D.
         downsample: d, the side of the patch that each code stands for.
-        channels: Channels of the residual blocks.
-        blocks: Residual blocks.
-        activation: A name in `dvae.networks.options.ACTIVATIONS`.
-        normalization: "none", "batch" or "layer".
+        trunk: The residual network.
 
     Attributes:
         codebook: (K, D).
@@ -168,17 +175,14 @@ class ResNetDecoder(Decoder):
         *,
         embedding_dim: int,
         downsample: int,
-        channels: int,
-        blocks: int,
-        activation: str,
-        normalization: str,
+        trunk: Trunk,
     ) -> None:
         super().__init__()
         outputs, height, width = parameter_shape
         # No `weight`, so that weight decay leaves it alone.
         self.codebook = nn.Parameter(torch.randn(num_categories, embedding_dim))
-        self.body = trunk(embedding_dim, channels, blocks, activation, normalization)
-        self.head = nn.Conv2d(channels, outputs * downsample**2, 3, padding=1, bias=False)
+        self.body = trunk.build(embedding_dim)
+        self.head = nn.Conv2d(trunk.channels, outputs * downsample**2, 3, padding=1, bias=False)
         self.patches = nn.PixelShuffle(downsample)
         *above, self._grid = [tuple(grid) for grid in grids]
         self.above = CodePlanes(above, self._grid, num_categories, embedding_dim) if above else None

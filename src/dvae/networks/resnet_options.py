@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dvae.networks.base import Decoder, Encoder
+    from dvae.networks.resnet import Trunk
 
 __all__ = ["ResNetOptions"]
 
@@ -103,20 +104,20 @@ class ResNetOptions(NetworkOptions):
         from dvae.networks import grids
         from dvae.networks.resnet import ResNetEncoder
 
-        sizes, categories = self._sizes(), self.num_categories
-        encoder = ResNetEncoder(image_shape[0], categories, downsample=self.downsample, **sizes)
+        trunk, categories = self._trunk(), self.num_categories
+        encoder = ResNetEncoder(image_shape[0], categories, downsample=self.downsample, trunk=trunk)
         down = self.level_grids(image_shape)[::-1]
         if self.groups > 1:
             return grids.GroupedGridEncoder(
-                encoder, down[0], categories, groups=self.groups, **sizes
+                encoder, down[0], categories, groups=self.groups, trunk=trunk
             )
         if self.levels == 1:
             return encoder
         networks = [
-            grids.GridNetwork(down[:level], down[level], categories, **sizes)
+            grids.GridNetwork(down[:level], down[level], categories, trunk=trunk)
             for level in range(1, self.levels)
         ]
-        pyramid = grids.PyramidEncoder(encoder, down, categories, **sizes)
+        pyramid = grids.PyramidEncoder(encoder, down, categories, trunk=trunk)
         return grids.LadderGridEncoder(pyramid, down, networks)
 
     def build_decoder(self, image_shape: Sequence[int], channels: int) -> Decoder:
@@ -131,7 +132,7 @@ class ResNetOptions(NetworkOptions):
             self.num_categories,
             embedding_dim=self.embedding_dim,
             downsample=self.downsample,
-            **self._sizes(),
+            trunk=self._trunk(),
         )
         if self.levels == 1 or self.skips:
             return decoder
@@ -147,12 +148,13 @@ class ResNetOptions(NetworkOptions):
                 down[0 if self.skips else level - 1 : level],
                 down[level],
                 self.num_categories,
-                **self._sizes(),
+                trunk=self._trunk(),
             )
             for level in range(1, self.levels)
         ]
 
-    def _sizes(self) -> dict[str, Any]:
-        """The arguments that encoder and decoder share."""
-        names = ("channels", "blocks", "activation", "normalization")
-        return {name: getattr(self, name) for name in names}
+    def _trunk(self) -> Trunk:
+        """The residual networks of encoder, decoder and whatever lies between levels."""
+        from dvae.networks.resnet import Trunk
+
+        return Trunk(self.channels, self.blocks, self.activation, self.normalization)

@@ -49,8 +49,8 @@ class AutoregressiveOptions(PriorOptions):
         return self.num_classes
 
     @property
-    def patience(self) -> Steps | None:
-        """`delay`; see `PriorOptions.patience`."""
+    def encoder_delay(self) -> Steps | None:
+        """`delay`; see `PriorOptions.encoder_delay`."""
         return self.delay
 
     def check_grid(self, grid: Sequence[int]) -> None:

@@ -29,8 +29,8 @@ class PriorOptions(Options):
         return 0
 
     @property
-    def patience(self) -> Steps | None:
-        """Steps before its weight in the rate rises; None for what suits the objective."""
+    def encoder_delay(self) -> Steps | None:
+        """Steps before the encoder adapts to it; None for what suits objective and codes."""
         return 0
 
     def check_grid(self, grid: Sequence[int]) -> None:

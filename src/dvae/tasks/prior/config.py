@@ -40,9 +40,9 @@ class PriorConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_delay(self) -> Self:
-        if self.prior.patience:
+        if self.prior.encoder_delay:
             raise UserError(
                 "prior.delay: expected null or 0 with task=prior, where the encoder is trained "
-                f"already, found {self.prior.patience}"
+                f"already, found {self.prior.encoder_delay}"
             )
         return self

@@ -157,16 +157,16 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
 
     @model_validator(mode="after")
     def _check_delay(self) -> Self:
-        if self.prior.patience and not self.objective.mixes_priors:
+        if self.prior.encoder_delay and not self.objective.mixes_priors:
             raise UserError(
                 "prior.delay: expected null or 0 unless objective=elbo and "
-                f"objective.kl=discrete, found {self.prior.patience}"
+                f"objective.kl=discrete, found {self.prior.encoder_delay}"
             )
         return self
 
     def prior_weight_schedule(self, total_steps: int) -> Schedule | None:
         """The weight of the prior in the rate at each step; None if it is always 1."""
-        delay = self.prior.patience
+        delay = self.prior.encoder_delay
         if delay is None:
             # Codes that depend on one another gain more from a prior that shapes them.
             mixes = self.objective.mixes_priors and not self.model.sequential
