@@ -76,6 +76,25 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     assert (tmp_path / "sweep.png").stat().st_size > 0
 
 
+def test_the_best_setting_of_each_value_is_shown_with_its_command(tmp_path, capsys, monkeypatch):
+    values = {("zgr", "0.1"): -9, ("zgr", "0.2"): -7, ("rloo", "0.1"): -8, ("rloo", "0.2"): -11}
+    for (estimator, lr), val in values.items():
+        _write(
+            tmp_path / f"{estimator},{lr}", [f"estimator={estimator}", f"optimizer.lr={lr}"], val
+        )
+    drawn = []
+    monkeypatch.setattr(sweep_plot, "plot", lambda _, settings: drawn.extend(settings))
+    settings = summarize(tmp_path, "estimator")
+    assert [tuple(s.values.values()) for s in settings] == [("zgr", "0.2"), ("rloo", "0.1")]
+    assert [s.values for s in drawn] == [{"estimator": "zgr"}, {"estimator": "rloo"}]
+    out = capsys.readouterr().out
+    for estimator, lr in (("zgr", "0.2"), ("rloo", "0.1")):
+        assert f"{estimator}  dvae train estimator={estimator} optimizer.lr={lr} seed=0" in out
+    assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 5
+    with pytest.raises(UserError, match="expected a swept key, one of estimator, optimizer.lr, fo"):
+        summarize(tmp_path, "seed")
+
+
 def test_settings_are_not_ranked_without_validation_images(tmp_path, capsys):
     for lr in ("1", "2"):
         _write(tmp_path / lr, [f"optimizer.lr={lr}"], -1.0)

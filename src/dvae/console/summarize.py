@@ -16,8 +16,14 @@ def main() -> None:
     """Writes sweep.csv and sweep.png into the folder and prints a ranked table."""
     parser = argparse.ArgumentParser(prog=" ".join(program("summarize")), description=__doc__)
     parser.add_argument("path", type=Path, help="a folder with runs in it, at any depth")
+    parser.add_argument(
+        "--best-of",
+        metavar="KEY",
+        help="show the best setting for each value of this key, such as estimator",
+    )
+    arguments = parser.parse_args()
     try:
-        summarize(parser.parse_args().path)
+        summarize(arguments.path, arguments.best_of)
     except UserError as error:
         _fail(str(error))
     except OSError as error:

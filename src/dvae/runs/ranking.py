@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from dvae.errors import UserError
 from dvae.runs.results import Run
 
-__all__ = ["Setting", "rank", "score", "swept_keys"]
+__all__ = ["Setting", "best_of", "rank", "score", "swept_keys"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,22 @@ def score(run: Run, setting: Setting | None = None) -> float:
     own = run.metrics.get(run.selected_by, math.nan)
     value = setting.mean(run.selected_by) if setting else own
     return -math.inf if math.isnan(value) else value
+
+
+def best_of(settings: Sequence[Setting], key: str) -> list[Setting]:
+    """The best setting for each value of a key, best first.
+
+    Args:
+        settings: Settings, best first.
+        key: One of the swept keys.
+
+    Raises:
+        UserError: If the key was not swept.
+    """
+    if settings and key not in settings[0].values:
+        swept = ", ".join(settings[0].values) or "none"
+        raise UserError(f"--best-of: expected a swept key, one of {swept}, found {key}")
+    best: dict[str, Setting] = {}
+    for setting in settings:
+        best.setdefault(setting.values[key], setting)
+    return list(best.values())

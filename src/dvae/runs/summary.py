@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from dvae.errors import UserError
 from dvae.runs.files import read_json
 from dvae.runs.program import program
-from dvae.runs.ranking import Setting, rank, score
+from dvae.runs.ranking import Setting, best_of, rank, score
 from dvae.runs.results import Run, find_runs, write_csv
 
 __all__ = ["command", "summarize", "watch"]
@@ -32,23 +33,27 @@ def watch(path: Path, validations: int) -> str:
     return shlex.join(["tensorboard", "--logdir", str(path), "--samples_per_plugin", pictures])
 
 
-def summarize(path: Path) -> list[Setting]:
+def summarize(path: Path, key: str | None = None) -> list[Setting]:
     """Writes `sweep.csv` and `sweep.png` into a folder of runs, and prints a ranked table.
 
     Args:
         path: The folder; runs may lie at any depth and may be in progress.
+        key: A swept key: table and plot show the best setting for each of its values only, and the
+            commands of all of these are printed.
 
     Returns:
-        The settings of finished runs, best first.
+        The settings of finished runs that are shown, best first.
 
     Raises:
-        UserError: If there is no run.
+        UserError: If there is no run, or the key was not swept.
     """
     runs = find_runs(path) if path.is_dir() else []
     if not runs:
         found = "none" if path.is_dir() else "no folder"
         raise UserError(f"{path}: expected a folder with runs in it, found {found}")
     settings, console = rank(runs), Console(markup=False)
+    if key:
+        settings = best_of(settings, key)
     if not console.is_terminal:
         console.width = 160
     if settings:
@@ -59,6 +64,8 @@ def summarize(path: Path) -> list[Setting]:
     if settings and score(settings[0].runs[0]) > -math.inf:
         best = settings[0].runs[0]
         rows = {"best run": best.folder, "its command": command(best)} | rows
+    if key:
+        rows |= {setting.values[key]: command(setting.runs[0]) for setting in settings}
     for name, row in rows.items():
         console.print(f"{name:>16}  {row}", soft_wrap=True, highlight=False)
     # After the tables, which are of use where nothing can be written, too.
@@ -66,7 +73,8 @@ def summarize(path: Path) -> list[Setting]:
     if settings:
         from dvae.runs.plot import plot
 
-        plot(path / "sweep.png", settings)
+        drawn = [replace(s, values={key: s.values[key]}) for s in settings] if key else settings
+        plot(path / "sweep.png", drawn)
     return settings
 
 
