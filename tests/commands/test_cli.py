@@ -26,6 +26,16 @@ MISTAKES = [
     ("train", ["sweep=temperature"], "sweep: no such key; add a preset with +sweep=…"),
     ("train", ["-m", "task=vae,policy", "lrr=1"], "lrr: no such key; did you mean"),
     ("train", ["paths.output_dir="], "output_dir: expected at least 1 character, found ''"),
+    (
+        "train",
+        ["experiment=grey", "estimator=zgr"],
+        "error: experiment: expected an estimator with",
+    ),
+    (
+        "train",
+        ["experiment=grey", "model.num_latents=3"],
+        "4x24, 8x16, 16x12, 64x8, 10x30, found 8x3",
+    ),
     ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
     ("evaluate", ["task=vae"], "task: no such key"),
     ("evaluate", ["checkpoint=a=1,b=[2]/x"], "expected a file, found nothing at a=1,b=[2]/x"),

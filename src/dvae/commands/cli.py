@@ -106,12 +106,13 @@ def run(name: str, schema: type[AnyOptions], task: Callable[[AnyOptions], Any]) 
             return task(check(schema, _plain(config)))
         except OtherRunError as error:
             _refuse(error, name)
-        except Exception as error:
+        except Exception as wrapped:
+            cause = _unwrapped(wrapped)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                failed.append(error)
-                return _record_failure(error)
-            if isinstance(error, _USER_ERRORS):
-                _refuse(error, name)
+                failed.append(cause)
+                return _record_failure(cause)
+            if isinstance(cause, _USER_ERRORS):
+                _refuse(cause, name)
             raise
 
     prepare()
@@ -202,10 +203,8 @@ def explain(error: Exception, name: str) -> str:
         for group in given.keys() & set(_groups()):
             if given[group] not in _options(group):
                 return _no_option(group, given[group])
-    if isinstance(error, UserError):
-        return text
-    if isinstance(error.__cause__, UserError):
-        return str(error.__cause__)
+    if isinstance(error := _unwrapped(error), UserError):
+        return str(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: expected a value, found none; give {error.full_key}=…"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -220,6 +219,14 @@ def explain(error: Exception, name: str) -> str:
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"{match.group(1)}: no such key"
     return text.partition("See https")[0].partition("full_key:")[0]
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """Our own error, if Hydra or OmegaConf has wrapped it, as for each interpolation on its way."""
+    inner: BaseException | None = error
+    while isinstance(inner, HydraException | OmegaConfBaseException):
+        inner = inner.__cause__ or inner.__context__
+    return inner if isinstance(inner, UserError) else error
 
 
 def _explain_file(error: OSError, name: str) -> str:

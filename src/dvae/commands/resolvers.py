@@ -22,13 +22,16 @@ def register() -> None:
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     """Looks up an experiment's settings for an estimator and a size."""
-    if size not in (sizes := table.get(estimator) or {}):
-        known = [f"{name!s} with {key!s}" for name in table for key in table[name]]
-        raise UserError(
-            f"experiment: expected a tuned setting, one of {', '.join(known)}, "
-            f"found {estimator} with {size}"
-        )
-    return sizes[size]
+    for kind, known, found in (
+        ("an estimator", table, estimator),
+        ("a size (categories x latents)", table.get(estimator), size),
+    ):
+        if found not in known:
+            raise UserError(
+                f"experiment: expected {kind} with tuned settings, one of "
+                f"{', '.join(map(str, known))}, found {found}"
+            )
+    return table[estimator][size]
 
 
 def _equal_time(epochs: float, times: DictConfig, estimator: str) -> int:
