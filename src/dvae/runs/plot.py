@@ -60,8 +60,11 @@ def _line(axis: Any, settings: Sequence[Setting], key: str | None, **style: Any)
     """Mean and standard error over one key, as names unless all its values are numbers."""
     points = [(_value(setting.values[key]) if key else "all", setting) for setting in settings]
     if any(isinstance(value, str) for value, _ in points):
+        # Names stay in the order of the settings, best first.
         points = [(str(value), setting) for value, setting in points]
-    points.sort(key=lambda point: point[0])
+        axis.tick_params(axis="x", rotation=30)
+    else:
+        points.sort(key=lambda point: point[0])
     # The error of a single seed is NaN, which draws no bar.
     axis.errorbar(
         [value for value, _ in points],
