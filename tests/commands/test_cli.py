@@ -181,14 +181,32 @@ def test_schedule_prints_a_table_and_a_plot(works):
     assert (works[0] / "linear" / "schedule.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "temperature"),
+    [
+        (["estimator=reinmax"], {"name": "constant", "initial": 1.4}),
+        (["estimator=reinmax_cv"], {"name": "constant", "initial": 1.4}),
+        (["estimator=reinmax_rao"], {"name": "constant", "initial": 1.0}),
+        (["estimator=zgr"], {"name": "none"}),
+        (["estimator=reinmax", "temperature.initial=1.2"], {"name": "constant", "initial": 1.2}),
+        (["estimator=reinmax", "temperature=cosine"], {"name": "cosine", "initial": 1.0}),
+        (["estimator=reinmax", "experiment=jang2017"], {"name": "exponential", "initial": 1.0}),
+        (["estimator=reinmax", "task=structured_prediction"], {"name": "constant", "initial": 1.4}),
+    ],
+)
+def test_an_estimator_chooses_its_temperature_unless_it_is_given(overrides, temperature):
+    chosen = compose("train", [*overrides, "paths.output_dir=x"])["temperature"]
+    assert {key: chosen[key] for key in temperature} == temperature
+
+
 def test_estimators_get_the_same_time():
     """More epochs for those with fast steps; those that draw several codes get none besides."""
 
     def run(*overrides):
         return compose("train", ["experiment=choosing", "paths.output_dir=x", *overrides])
 
-    assert run()["trainer"]["max_epochs"] == 20
-    assert run("estimator=gumbel_rao")["trainer"]["max_epochs"] == 16
+    assert run("_epochs=20")["trainer"]["max_epochs"] == 20
+    assert run("_epochs=20", "estimator=gumbel_rao")["trainer"]["max_epochs"] == 15
     assert run("estimator=zgr", "_epochs=5", "_times.zgr=0.5")["trainer"]["max_epochs"] == 10
     assert run("estimator=zgr")["objective"]["num_samples"] == 4
     assert run("estimator=carms")["objective"]["num_samples"] == 1
