@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from dvae.commands.cli import CONFIGS, ROOT
@@ -136,6 +137,14 @@ def test_the_plot_of_a_search_has_a_panel_for_each_key(tmp_path, monkeypatch):
         _write(tmp_path / str(i), overrides, -i)
     summarize(tmp_path)
     assert drawn == ["optimizer.lr", "temperature.minimum"]
+
+
+def test_names_on_the_axis_are_in_the_order_of_the_ranking(tmp_path):
+    for name, val in {"zgr": -2, "carms": -3, "rloo": -1}.items():
+        _write(tmp_path / name, [f"estimator={name}"], val)
+    axis = Figure().subplots()
+    sweep_plot._line(axis, rank(find_runs(tmp_path)), "estimator")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["rloo", "zgr", "carms"]
 
 
 def test_runs_in_progress_are_read(tmp_path):
