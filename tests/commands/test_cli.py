@@ -200,14 +200,19 @@ def test_an_estimator_chooses_its_temperature_unless_it_is_given(overrides, temp
 
 
 def test_estimators_get_the_same_time():
-    """More epochs for those with fast steps; those that draw several codes get none besides."""
+    """More steps for those with fast ones; those that draw several codes get none besides."""
 
     def run(*overrides):
         return compose("train", ["experiment=choosing", "paths.output_dir=x", *overrides])
 
-    assert run("_epochs=20")["trainer"]["max_epochs"] == 20
-    assert run("_epochs=20", "estimator=gumbel_rao")["trainer"]["max_epochs"] == 15
-    assert run("estimator=zgr", "_epochs=5", "_times.zgr=0.5")["trainer"]["max_epochs"] == 10
+    def epochs(*overrides):
+        trainer = run(*overrides)["trainer"]
+        return trainer["max_epochs"], trainer["max_epochs"] * trainer["limit_train_batches"]
+
+    assert epochs() == (5, 5.0)
+    assert epochs("estimator=gumbel_rao", "_times.gumbel_rao=1.25") == (4, 4.0)
+    assert epochs("estimator=zgr", "_times.zgr=1.6") == (4, 3.125)
+    assert epochs("estimator=zgr", "_times.zgr=0.5") == (10, 10.0)
     assert run("estimator=zgr")["objective"]["num_samples"] == 4
     assert run("estimator=carms")["objective"]["num_samples"] == 1
     with pytest.raises(Exception, match="an estimator whose time is known, one of gumbel_softmax"):

@@ -1,5 +1,6 @@
 """What configurations compute: ${dvae.home:} and the like."""
 
+import math
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,11 +35,12 @@ def _tuned(table: DictConfig, estimator: str, size: str) -> Any:
     return table[estimator][size]
 
 
-def _equal_time(epochs: float, times: DictConfig, estimator: str) -> int:
-    """Epochs that take as long with an estimator as `epochs` do at the relative time 1."""
+def _equal_time(epochs: float, times: DictConfig, estimator: str) -> DictConfig:
+    """Epochs, and the share of their batches, that take as long as `epochs` do at the time 1."""
     if estimator not in times:
         raise UserError(
             f"experiment: expected an estimator whose time is known, one of {', '.join(times)}, "
             f"found {estimator}; trainer.max_epochs=… needs none"
         )
-    return max(1, round(epochs / times[estimator]))
+    exact = epochs / times[estimator]
+    return OmegaConf.create({"epochs": math.ceil(exact), "share": exact / math.ceil(exact)})
