@@ -185,6 +185,8 @@ def _run_folder(folder, overrides, state="interrupted"):
         ("trainer.accelerator=gpu", "debug=fast", True),
         ("trainer.accelerator=gpu", "trainer.accelerator=cpu", False),
         ("estimator.num_samples=4", "estimator=reinforce", False),
+        ("estimator.num_relaxations=5", "estimator=reinmax_rao", False),
+        ("objective.num_samples=3", "objective=vimco", False),
         ("temperature.minimum=0.3", "temperature=constant", False),
         ("model.hidden=[8]", "trainer=cpu", True),
     ],

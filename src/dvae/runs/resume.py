@@ -109,8 +109,9 @@ def _settings(path: Path) -> dict[str, Any]:
     """The settings in the file of an option and in the options that it starts from."""
     content = read_yaml(path)
     starts = content.pop("defaults", [])
-    names = [name for name in starts if isinstance(name, str) and name != "_self_"]
-    inherited = [_settings(path.with_name(f"{name}.yaml")) for name in names]
+    # Without the package of an entry, as in elbo@objective: it is the group's own.
+    names = [name.partition("@")[0] for name in starts if isinstance(name, str)]
+    inherited = [_settings(path.with_name(f"{name}.yaml")) for name in names if name != "_self_"]
     prefix = "" if "@package _global_" in path.read_text() else f"{path.parent.name}."
     own = flatten(content, prefix)
     return {key: value for part in [*inherited, own] for key, value in part.items()}
