@@ -36,6 +36,16 @@ MISTAKES = [
         ["experiment=grey", "model.num_latents=3"],
         "4x24, 8x16, 16x12, 64x8, 10x30, found 8x3",
     ),
+    (
+        "train",
+        ["experiment=choosing", "_epochs=0"],
+        "_epochs: expected a finite number > 0, found 0",
+    ),
+    (
+        "train",
+        ["experiment=choosing", "_times.gumbel_softmax=x"],
+        "_softmax: expected a finite numb",
+    ),
     ("train", ["resume=none"], "resume: expected a run's folder or a checkpoint, found noth"),
     ("evaluate", ["task=vae"], "task: no such key"),
     ("evaluate", ["checkpoint=a=1,b=[2]/x"], "expected a file, found nothing at a=1,b=[2]/x"),

@@ -42,5 +42,8 @@ def _equal_time(epochs: float, times: DictConfig, estimator: str) -> DictConfig:
             f"experiment: expected an estimator whose time is known, one of {', '.join(times)}, "
             f"found {estimator}; trainer.max_epochs=… needs none"
         )
+    for key, value in (("_epochs", epochs), (f"_times.{estimator}", times[estimator])):
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise UserError(f"{key}: expected a finite number > 0, found {value}")
     exact = epochs / times[estimator]
     return OmegaConf.create({"epochs": math.ceil(exact), "share": exact / math.ceil(exact)})
