@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dvae.training import OPTIMIZERS
-from dvae.training.optimizers import parameter_groups
+from dvae.training.optimizers import RAdam, parameter_groups
 from dvae.training.optimizers_options import AdamOptions
 
 
@@ -32,6 +32,44 @@ def test_only_matrices_decay(make_config):
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match="momentum"):
         OPTIMIZERS["adam"](momentum=1)
+
+
+@pytest.mark.parametrize("beta2", [0.0, 0.5, 0.9, 0.999])
+def test_radam_takes_the_steps_of_torch(beta2):
+    """To rounding, for an exchanged state, a gradient that is missing at first, and a closure."""
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in (6, 5, 4)]
+    runs = []
+    for kind in (torch.optim.RAdam, RAdam):
+        values = [torch.nn.Parameter(start.clone()) for start in starts]
+        groups = [{"params": values[:2], "weight_decay": 0.1}, {"params": values[2:]}]
+        runs.append((kind(groups, lr=0.01, betas=(0.9, beta2)), values))
+    for step in range(40):
+        gradients = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in starts]
+        for optimizer, values in runs:
+            for value, gradient in zip(values, gradients, strict=True):
+                value.grad = gradient.clone()
+            values[1].grad = None if step < 12 else values[1].grad
+            assert optimizer.step(lambda: torch.tensor(2.0)) == 2
+        for expected, found in zip(*(values for _, values in runs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+        if step == 25:
+            theirs, ours = (optimizer.state_dict() for optimizer, _ in runs)
+            runs[0][0].load_state_dict(ours)
+            runs[1][0].load_state_dict(theirs)
+
+
+def test_radam_is_fused(monkeypatch):
+    """After its first steps, no step is that of torch."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = RAdam([parameter])
+    for step in range(8):
+        if step == 6:
+            monkeypatch.setattr(torch.optim.RAdam, "step", lambda _: pytest.fail("not fused"))
+        before = parameter[0].item()
+        parameter.grad = torch.ones(2)
+        optimizer.step()
+        assert parameter[0] < before
 
 
 @pytest.mark.parametrize(

@@ -56,16 +56,14 @@ class AdamWOptions(_AdaptiveOptions):
 
 
 class RAdamOptions(_AdaptiveOptions):
-    """See `torch.optim.RAdam`, which has no fused form."""
+    """See `torch.optim.RAdam`; fused on the CPU alone."""
 
     name: Literal["radam"] = "radam"
     fused = False
 
     def build(self, model: nn.Module) -> Optimizer:
         """The optimizer; see `OptimizerOptions.build`."""
-        from torch.optim import RAdam
-
-        from dvae.training.optimizers import parameter_groups
+        from dvae.training.optimizers import RAdam, parameter_groups
 
         groups = parameter_groups(model, self.weight_decay)
         return RAdam(groups, **self._arguments(), foreach=True)
