@@ -1,18 +1,16 @@
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from dvae.commands.checking import check
-from dvae.commands.cli import ROOT, compose
+from dvae.commands.cli import compose
 from dvae.data.sources import SOURCES
 from dvae.models.vae import VAE
 from dvae.training.config import RunConfig
+from tests.programs import Program
 
 # Tests run in parallel, one process for each core, so one thread is enough for each process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,38 +49,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs the extra ray"))
 
 
-DRIVER = """
-import contextlib, io, json, runpy, sys
-results = []
-for arguments in json.loads(sys.argv[1]):
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = arguments
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            runpy.run_path(arguments[0], run_name="__main__")
-        except SystemExit as error:
-            code = error.code or 0
-    results.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(results))
-"""
-
-
 @pytest.fixture(scope="session")
 def run_scripts():
-    """Runs scripts in one process, to import once: exit code, stdout and stderr of each."""
+    """Runs scripts, one after another: exit code, stdout and stderr of each."""
 
     def run(commands: list[list[str]], folder: Path) -> list[tuple[int, str, str]]:
-        scripts = [[str(ROOT / "scripts" / name), *rest] for name, *rest in commands]
-        result = subprocess.run(
-            [sys.executable, "-c", DRIVER, json.dumps(scripts)],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            timeout=300,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        return [Program(*command, folder=folder).finish() for command in commands]
 
     return run
 

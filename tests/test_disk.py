@@ -5,15 +5,14 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dvae.commands.cli import ROOT
 from dvae.commands.train import train
 from dvae.files import write_file
+from tests.programs import Program
 
 SMALL = [
     "model.hidden=[64]",
@@ -28,15 +27,8 @@ SMALL = [
 
 
 def _start(folder, data_dir, *options, prepare=None):
-    script = str(ROOT / "scripts" / "train.py")
     own = [f"paths.data_dir={data_dir}", f"hydra.run.dir={folder}", "callbacks=none"]
-    return subprocess.run(
-        [sys.executable, script, *SMALL, *own, *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=prepare,
-    )
+    return Program("train.py", *SMALL, *own, *options, prepare=prepare).finish()
 
 
 def _limit_file_size():
@@ -51,14 +43,14 @@ def _contents(folder):
 
 
 def test_a_full_disk_loses_nothing(tmp_path, data_dir):
-    assert _start(tmp_path, data_dir, "trainer.max_epochs=1").returncode == 0
+    assert _start(tmp_path, data_dir, "trainer.max_epochs=1")[0] == 0
     before = _contents(tmp_path)
     assert {"last.ckpt", "best.ckpt", "metrics.json"} < {path.name for path in before}
     more = ["trainer.max_epochs=2", "resume=last"]
-    result = _start(tmp_path, data_dir, *more, prepare=_limit_file_size)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1, result.stderr
+    code, _, errors = _start(tmp_path, data_dir, *more, prepare=_limit_file_size)
+    lines = errors.strip().splitlines()
+    assert code == 2, errors
+    assert len(lines) == 1, errors
     assert lines[0].startswith(f"error: {tmp_path}/checkpoints/")
     assert "File too large" in lines[0]
     after = _contents(tmp_path)
@@ -67,7 +59,7 @@ def test_a_full_disk_loses_nothing(tmp_path, data_dir):
     assert all(after[path] == before[path] for path in checkpoints | {tmp_path / "metrics.json"})
     assert not list(tmp_path.rglob("*.part"))
     # Once there is room again, the run resumes.
-    assert _start(tmp_path, data_dir, *more).returncode == 0
+    assert _start(tmp_path, data_dir, *more)[0] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount")

@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
 
 
 @settings(
-    max_examples=45,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -4,17 +4,15 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dvae.commands.cli import ROOT
 from dvae.errors import PrunedError
 from dvae.training.resilience import Pruning
+from tests.programs import Program
 
 SMALL = [
     "model.hidden=[8]",
@@ -38,16 +36,7 @@ def start(data_dir):
     """Starts the training script in a new process."""
 
     def start(*arguments):
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"paths.data_dir={data_dir}"]
-        # Messages are not buffered, so those before a kill are read too.
-        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(
-            [*command, *SMALL, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-        )
+        return Program("train.py", f"paths.data_dir={data_dir}", *SMALL, *arguments)
 
     return start
 
@@ -59,10 +48,10 @@ def undisturbed(start, tmp_path_factory):
     return folder, _finish(start(*SWEEP, f"hydra.sweep.dir={folder}"))
 
 
-def _finish(process):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    return output
+def _finish(program):
+    code, output, errors = program.finish()
+    assert code == 0, output + errors
+    return output + errors
 
 
 def _table(folder):
@@ -71,10 +60,10 @@ def _table(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def _wait_for(path, process, seconds=60):
+def _wait_for(path, program, seconds=60):
     end = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert program.code is None, program.texts
         assert time.monotonic() < end, f"{path} was not written"
         time.sleep(0.005)
 
@@ -103,11 +92,11 @@ def test_finished_runs_log_hyperparameters(undisturbed):
 
 def test_a_killed_sweep_resumes_and_ends_with_the_same_table(undisturbed, start, tmp_path):
     arguments = [*SWEEP, f"hydra.sweep.dir={tmp_path}"]
-    process = start(*arguments)
+    program = start(*arguments)
     second = tmp_path / "optimizer.lr=0.005,seed=1"
-    _wait_for(second / "checkpoints" / "last.ckpt", process)
-    process.kill()
-    process.communicate()
+    _wait_for(second / "checkpoints" / "last.ckpt", program)
+    program.signal(signal.SIGKILL)
+    program.finish()
     assert not (second / "metrics.json").exists(), "the run finished before the kill"
     output = _finish(start(*arguments))
     assert "seed=0: already finished" in output
@@ -116,11 +105,11 @@ def test_a_killed_sweep_resumes_and_ends_with_the_same_table(undisturbed, start,
 
 
 def test_a_run_saves_and_exits_on_a_signal(start, tmp_path):
-    process = start(f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1000")
-    _wait_for(tmp_path / "checkpoints" / "last.ckpt", process)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 128 + signal.SIGTERM, output
+    program = start(f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1000")
+    _wait_for(tmp_path / "checkpoints" / "last.ckpt", program)
+    program.signal(signal.SIGTERM)
+    code, *texts = program.finish()
+    assert code == 128 + signal.SIGTERM, texts
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     # It may stop in the middle of an epoch, but between two calls of 10 steps.
@@ -131,17 +120,17 @@ def test_a_run_saves_and_exits_on_a_signal(start, tmp_path):
 def test_a_preempted_job_is_requeued_and_resumes(undisturbed, start, tmp_path):
     pytest.importorskip("submitit")
     folder = tmp_path / "seed=0"
-    process = start(
+    program = start(
         "hydra.mode=MULTIRUN",
         "hydra/launcher=submitit_local",
         f"hydra.sweep.dir={tmp_path}",
         "optimizer.lr=0.005",
         "seed=range(1)",
     )
-    _wait_for(folder / "checkpoints" / "last.ckpt", process)
+    _wait_for(folder / "checkpoints" / "last.ckpt", program)
     status = json.loads((folder / "status.json").read_text())
     os.kill(status["pid"], signal.SIGUSR2)
-    _finish(process)
+    _finish(program)
     logs = "".join(path.read_text() for path in (tmp_path / ".submitit").rglob("*_log.*"))
     assert "Requeued job" in logs
     assert json.loads((folder / "status.json").read_text())["pid"] != status["pid"]
@@ -152,13 +141,11 @@ def test_a_preempted_job_is_requeued_and_resumes(undisturbed, start, tmp_path):
 
 def test_the_slurm_launcher_signals_and_requeues_jobs():
     pytest.importorskip("submitit")
-    script = [sys.executable, str(ROOT / "scripts" / "train.py"), "hydra/launcher=slurm"]
-    result = subprocess.run(
-        [*script, "--cfg", "hydra", "-p", "hydra.launcher"], capture_output=True, text=True
-    )
-    assert "submitit_launcher.SlurmLauncher" in result.stdout
-    assert "signal_delay_s: 120" in result.stdout
-    assert "max_num_timeout: 10" in result.stdout
+    asked = ["hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher"]
+    _, output, _ = Program("train.py", *asked).finish()
+    assert "submitit_launcher.SlurmLauncher" in output
+    assert "signal_delay_s: 120" in output
+    assert "max_num_timeout: 10" in output
 
 
 def test_a_search_resumes(start, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -25,8 +24,9 @@ from dvae.runs.folder import record, run_in_folder
 from dvae.runs.resume import resumed
 from dvae.training.config import RunConfig
 from dvae.training.resilience import BestCheckpoint, Patience
+from tests.programs import processes
 
-KILLS = 20
+KILLS = 12
 SMALL = [
     "trainer.progress_bar=false",
     "trainer.accelerator=cpu",
@@ -51,12 +51,6 @@ KINDS = {
     "averaged": ["trainer.average=0.9"],
     "early": ["callbacks.early_stopping=1", "optimizer.lr=0.3"],
 }
-
-# Forking from a server that has imported everything avoids the time of imports.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    ["dvae.commands.train", "dvae.tasks.vae.task", "torch.utils.tensorboard"]
-)
 
 
 def _config(folder, data_dir, *overrides):

@@ -1,9 +1,6 @@
 """One run over two processes on the CPU."""
 
 import json
-import os
-import subprocess
-import sys
 from statistics import fmean, stdev
 from types import SimpleNamespace
 
@@ -14,7 +11,7 @@ from hydra.types import RunMode
 from PIL import Image
 
 from dvae.commands.checking import check
-from dvae.commands.cli import ROOT, compose
+from dvae.commands.cli import compose
 from dvae.commands.evaluate import evaluate
 from dvae.commands.train import train
 from dvae.data.loader import BatchOrder
@@ -22,6 +19,7 @@ from dvae.errors import UserError
 from dvae.tasks.options import EvaluateConfig
 from dvae.tasks.policy.episodes import EpisodeData
 from dvae.training.processes import check_processes
+from tests.programs import Program
 
 # The number of validation images is a multiple of neither batch size nor processes.
 SMALL = [
@@ -40,16 +38,10 @@ SMALL = [
 def _train(folder, data_dir, *overrides):
     """Trains with two processes; returns what was printed, and the metrics."""
     where = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", "trainer.accelerator=cpu"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer=ddp", *where]
-    result = subprocess.run(
-        [*command, "trainer.progress_bar=false", *overrides],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr, json.loads((folder / "metrics.json").read_text())
+    quiet = "trainer.progress_bar=false"
+    code, output, errors = Program("train.py", "trainer=ddp", *where, quiet, *overrides).finish()
+    assert code == 0, errors
+    return output + errors, json.loads((folder / "metrics.json").read_text())
 
 
 def _evaluate(folder, data_dir):
