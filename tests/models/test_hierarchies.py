@@ -32,6 +32,8 @@ MODELS = {
     "grids": ["model=resnet", "model.levels=2"],
     "grids_skips": ["model=resnet", "model.levels=2", "model.skips=true"],
     "top_grid": ["model=resnet", "model.levels=2", "prior=autoregressive", "prior.width=8"],
+    "splits": ["model.groups=2", "model.num_latents=4", "logits=catnat"],
+    "splits_up": ["model.levels=[2,2]", "model.inference=bottom_up", "logits=catnat"],
     "hypercube": ["model.levels=[2,2]", "model.code_map=hypercube", "model.num_categories=4"],
 }
 OWN = [

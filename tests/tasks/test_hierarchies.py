@@ -107,10 +107,19 @@ def test_a_run_is_resumed(run, tmp_path, data_dir):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("other", ["estimator=carms", "logits=catnat"])
-def test_what_needs_all_latents_at_once_is_refused(other, model, make_config):
+def test_what_needs_all_latents_at_once_is_refused(model, make_config):
     with pytest.raises(UserError, match=r"expected .* model\.(groups|levels)="):
-        make_config(*SMALL, *MODELS[model], other)
+        make_config(*SMALL, *MODELS[model], "estimator=carms")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_logits_of_splits_learn(model, make_config):
+    """Each parameter of the encoder gets a gradient."""
+    vae = make_config(*SMALL, *MODELS[model], "logits=catnat", "data.size=8").build_model()
+    objective = ELBO(2, None)
+    objective.training_pass(vae, torch.rand(8, 1, 8, 8).round(), torch.tensor(1.0))[0].backward()
+    for name, parameter in vae.encoder.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("name", sorted(n for n in ESTIMATORS if not ESTIMATORS[n].coupled))

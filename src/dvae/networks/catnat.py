@@ -1,5 +1,8 @@
 """Logits of binary splits in place of a softmax, for any encoder."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -46,7 +49,7 @@ def split_log_probs(scores: Tensor) -> Tensor:
 
 
 class CatnatEncoder(Encoder):
-    """Turns an encoder with K − 1 outputs for each latent into one with K logits.
+    """Turns the outputs of an encoder for each latent, scores of splits, into K logits.
 
     The Fisher information of a softmax's K logits is a full matrix; that of the scores of splits is
     diagonal, so that each of them is learned without regard to the others. The distributions that
@@ -56,7 +59,8 @@ class CatnatEncoder(Encoder):
     second has no gradient beyond a band; any K in place of powers of 2.
 
     Args:
-        encoder: Images (B, C, H, W) → scores (B, N, K − 1).
+        encoder: Images (B, C, H, W) → scores (B, N, K − 1). One that draws several groups has K
+            outputs for each latent, as many as its networks read; the last is left out.
 
     References:
         Manenti, Alippi 2025, arXiv 2509.24728.
@@ -65,7 +69,20 @@ class CatnatEncoder(Encoder):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self._draws_groups = len(encoder.places) > 1
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) → logits (B, N, K)."""
-        return split_log_probs(self.encoder(images))
+    @property
+    def places(self) -> Sequence[slice]:
+        """Those of the encoder."""
+        return self.encoder.places
+
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, C, H, W) → logits (B, N, K), or the features of an encoder of groups."""
+        features = self.encoder(images)
+        return features if self._draws_groups else split_log_probs(features)
+
+    def logits(self, features: Any, drawn: Sequence[Tensor]) -> Tensor:
+        """The logits of the next group; see `Encoder.logits`."""
+        if not self._draws_groups:
+            return features
+        return split_log_probs(self.encoder.logits(features, drawn)[..., :-1])

@@ -49,14 +49,6 @@ class StoredVAEConfig(StoredImageConfig):
         self.prior.check_grid(self.model.level_grids(self.data.image_shape)[-1])
         return self
 
-    @model_validator(mode="after")
-    def _check_logits(self) -> Self:
-        if self.logits != "softmax" and self.model.sequential:
-            raise UserError(
-                f"logits: expected softmax with {self.model.sequential}, found {self.logits}"
-            )
-        return self
-
     def build_model(self, pixel_mean: Tensor | None = None) -> VAE:
         """The model.
 
@@ -99,8 +91,9 @@ class StoredVAEConfig(StoredImageConfig):
             return self.model.build_encoder(self.data.image_shape)
         from dvae.networks.catnat import CatnatEncoder
 
-        splits = self.model.model_copy(update={"num_categories": self.model.num_categories - 1})
-        return CatnatEncoder(splits.build_encoder(self.data.image_shape))
+        outputs = self.model.num_categories - (0 if self.model.sequential else 1)
+        model = self.model.model_copy(update={"num_categories": outputs})
+        return CatnatEncoder(model.build_encoder(self.data.image_shape))
 
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
