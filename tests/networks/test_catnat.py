@@ -14,7 +14,7 @@ from dvae.errors import UserError
 from dvae.estimators import ESTIMATORS
 from dvae.layers import CategoricalLayer
 from dvae.networks import NETWORKS
-from dvae.networks.catnat import split_log_probs
+from dvae.networks.catnat import Splits
 from dvae.training.config import RunConfig
 
 SIZES = [2, 3, 4, 6, 7, 8, 10, 64, 100]
@@ -41,11 +41,11 @@ def _leaves(scores):
 @pytest.mark.parametrize("k", SIZES)
 def test_the_distribution_is_that_of_a_walk_down_the_tree(k):
     scores = torch.randn(k - 1, dtype=torch.float64)
-    log_p = split_log_probs(scores)
+    log_p = Splits(scores.shape[-1] + 1)(scores)
     assert torch.allclose(log_p.exp(), torch.tensor(_leaves(scores.tolist()), dtype=torch.float64))
     # As logits they are those of a softmax over the same probabilities.
     assert torch.allclose(log_p.softmax(-1), log_p.exp())
-    assert split_log_probs(torch.zeros(3, k - 1)).exp().allclose(torch.full((3, k), 1 / k))
+    assert Splits(k)(torch.zeros(3, k - 1)).exp().allclose(torch.full((3, k), 1 / k))
 
 
 @pytest.mark.parametrize("k", SIZES)
@@ -59,15 +59,15 @@ def test_every_distribution_can_be_expressed(k):
         left, right = 2 * node, 2 * node + 1
         below[node], count[node] = below[left] + below[right], count[left] + count[right]
         scores[node - 1] = math.log(below[right] / below[left] * count[left] / count[right])
-    log_p = split_log_probs(torch.tensor(scores, dtype=torch.float64))
+    log_p = Splits(k)(torch.tensor(scores, dtype=torch.float64))
     assert torch.allclose(log_p.exp(), torch.tensor(target, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("k", [4, 6, 8])
 def test_the_fisher_information_of_the_scores_is_diagonal(k):
     scores = torch.randn(k - 1, dtype=torch.float64)
-    log_p = split_log_probs(scores)
-    jacobian = torch.func.jacrev(split_log_probs)(scores)
+    log_p = Splits(scores.shape[-1] + 1)(scores)
+    jacobian = torch.func.jacrev(Splits(k))(scores)
     fisher = jacobian.T @ (log_p.exp().unsqueeze(-1) * jacobian)
     assert torch.allclose(fisher, torch.diag(fisher.diagonal()), atol=1e-12)
 
@@ -78,7 +78,7 @@ def test_large_scores_are_finite(dtype, size):
     scores = torch.full((2, 9), size, dtype=dtype)
     scores[1, ::2] *= -1
     scores.requires_grad_()
-    log_p = split_log_probs(scores)
+    log_p = Splits(scores.shape[-1] + 1)(scores)
     assert log_p.isfinite().all()
     assert torch.allclose(log_p.exp().sum(-1), torch.ones((), dtype=log_p.dtype))
     categorical_kl(log_p, torch.zeros(10)).sum().backward()
@@ -89,17 +89,17 @@ def test_large_scores_are_finite(dtype, size):
 def test_scores_learn_with_every_estimator(name):
     torch.manual_seed(0)
     layer = CategoricalLayer(1.0, name)
-    scores = torch.nn.Parameter(torch.zeros(1, 2, 4))
+    scores, splits = torch.nn.Parameter(torch.zeros(1, 2, 4)), Splits(5)
     optimizer = torch.optim.Adam([scores], lr=0.1)
     target = torch.arange(5.0)
     for _ in range(100):
-        sample = layer.sample(split_log_probs(scores).expand(64, 2, 5))
+        sample = layer.sample(splits(scores).expand(64, 2, 5))
         cost = -(sample.z * target).sum((-2, -1))
         loss = layer.estimator.surrogate(cost, sample)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert split_log_probs(scores).exp()[..., 4].min() > 0.9
+    assert splits(scores).exp()[..., 4].min() > 0.9
 
 
 def _config(tmp_path, data_dir, *overrides):

@@ -93,7 +93,7 @@ class StoredVAEConfig(StoredImageConfig):
 
         outputs = self.model.num_categories - (0 if self.model.sequential else 1)
         model = self.model.model_copy(update={"num_categories": outputs})
-        return CatnatEncoder(model.build_encoder(self.data.image_shape))
+        return CatnatEncoder(model.build_encoder(self.data.image_shape), self.model.num_categories)
 
 
 class VAEConfig(StoredVAEConfig, ImageRunConfig):
