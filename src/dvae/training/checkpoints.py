@@ -187,14 +187,10 @@ def check_resumable(
         UserError: If the model, the optimizer or the state of the loops does not fit, or if the run
             would end before the checkpoint.
     """
-    check_weights(content["state_dict"], module, path, "resume")
-    check_weights({**content["state_dict"], **content.get(TRAINED, {})}, module, path, "resume")
     try:
-        stored, own = content["config"]["optimizer"]["name"], module.config["optimizer"]["name"]
-        if stored != own:
-            raise UserError(
-                f"optimizer: expected {stored}, as in the checkpoint {path}, found {own}"
-            )
+        _check_members(content["config"], module.config, path)
+        check_weights(content["state_dict"], module, path, "resume")
+        check_weights({**content["state_dict"], **content.get(TRAINED, {})}, module, path, "resume")
         _check_optimizer(module.configure_optimizers(), content["optimizer_states"])
         loops = dict(content["loops"]["fit_loop"])
         _check_alike([_LOADER] * len(loaders := _loaders(loops.pop("state_dict"))), loaders)
@@ -216,6 +212,23 @@ def check_resumable(
             f"resume: expected training state that fits this run, found other state in {path} "
             f"({error})"
         ) from error
+
+
+def _check_members(stored: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> None:
+    """Raises if a run has another kind of weights, or of optimizer, than its checkpoint."""
+    expected = _members(stored)
+    for key, found in _members(own).items():
+        if found != expected.get(key, found):
+            raise UserError(
+                f"{key}: expected {expected[key]}, as in the checkpoint {path}, found {found}"
+            )
+
+
+def _members(config: Mapping[str, Any]) -> dict[str, str]:
+    """What decides which weights and which states of an optimizer there are."""
+    members = {key: config[key]["name"] for key in ("model", "prior", "optimizer") if key in config}
+    # Earlier versions knew no other logits.
+    return members | {"logits": config.get("logits", "softmax")}
 
 
 def _check_length(
