@@ -193,7 +193,7 @@ class VAEModule(VAEInference, ImageModule):
         if rate < _COLLAPSED:
             concerns["collapsed posterior"] = (
                 f"the rate is {rate:.3f} nats: codes carry no information about images; a smaller "
-                "objective.beta, or objective.warmup, may help"
+                "optimizer.lr or objective.beta, or objective.warmup, may help"
             )
         elif rate > _FULL * ceiling and self._is_full(distortion, data):
             concerns["rate without information"] = (
