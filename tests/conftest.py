@@ -86,6 +86,7 @@ def small_vae(make_config) -> VAE:
         "model.hidden=[16]",
         "model.normalization=none",
         "prior=learned",
+        "logits=softmax",
     )
     torch.manual_seed(0)
     vae = config.build_model().double().eval()

@@ -101,7 +101,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(answers, number):
 def test_a_separate_process_answers_alike(answers):
     script, arguments, _ = MISTAKES[0]
     result = _run(script, *arguments)
-    assert [result.returncode, result.stdout, result.stderr] == answers[0]
+    assert (result.returncode, result.stdout, result.stderr) == answers[0]
 
 
 def _imported(*command):

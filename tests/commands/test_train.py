@@ -398,7 +398,7 @@ def test_broken_checkpoints_are_refused(run, tmp_path, damage):
     elif damage == "foreign":
         torch.save({"model": torch.zeros(3)}, path)
     elif damage == "weights":
-        content["state_dict"]["vae.encoder.head.bias"] = torch.zeros(3)
+        content["state_dict"]["vae.encoder.encoder.head.bias"] = torch.zeros(3)
         torch.save(content, path)
     else:
         content["config"]["model"]["name"] = "os.system"

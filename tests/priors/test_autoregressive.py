@@ -246,7 +246,8 @@ def test_the_weight_of_the_prior_rises_where_the_objective_can_mix(make_config):
 
     assert curve("prior.delay=0.7") == [0.01, 0.01, 0.01, 0.505, 1]
     assert curve("prior.delay=0.5") == curve("prior.delay=50") == [0.01, 0.01, 0.406, 0.703, 1]
-    assert curve() == curve("prior.delay=1.0") == curve("prior.delay=500") == [0.01] * 5
+    assert curve() == curve("prior.delay=0.5")
+    assert curve("prior.delay=1.0") == curve("prior.delay=500") == [0.01] * 5
     assert curve("prior.delay=0") is None
     assert curve("objective=iwae") is None
     assert curve("model.levels=2") is curve("model.groups=2") is None

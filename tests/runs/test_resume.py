@@ -247,6 +247,9 @@ SHORT = ["model.hidden=[8]", "trainer.limit_train_batches=5", "trainer.max_epoch
         ),
         ("model.hidden=[9]", "resume: expected vae.encoder"),
         ("optimizer=sgd", "optimizer: expected adamw"),
+        ("logits=softmax", "logits: expected catnat, as in the checkpoint .*, found softmax"),
+        ("prior=learned", "prior: expected uniform"),
+        ("model=conv model.hidden=8", "model: expected mlp"),
     ],
 )
 def test_a_finished_run_stays_finished_if_it_cannot_go_on(finished, data_dir, changed, message):

@@ -46,7 +46,7 @@ def run(make_config, tmp_path):
 def test_the_checkpoint_holds_the_moving_average_and_the_trained_weights(run):
     _, content, weights = run("a", "trainer.average=0.6", "trainer.steps_per_call=1")
     assert len(weights) == 12
-    name = "vae.encoder.head.weight"
+    name = "vae.encoder.encoder.head.weight"
     average = run("start", "optimizer.lr=1e-30", "trainer.limit_train_batches=1")[2][0][name]
     for step, state in enumerate(weights):
         decay = min(0.6, (1 + step) / (10 + step))

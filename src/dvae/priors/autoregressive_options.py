@@ -30,7 +30,7 @@ class AutoregressiveOptions(PriorOptions):
         dropout: Probability that a hidden unit is dropped in training.
         num_classes: Classes that the codes may depend on; 0 for none.
         delay: Steps before the encoder adapts to this prior, which is fitted to its codes from the
-            start; 0 for none, None for the whole run where the objective can do it. See
+            start; 0 for none, None for half of the run where the objective can do it. See
             `VAEOutput.with_prior_weight`.
     """
 

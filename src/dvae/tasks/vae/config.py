@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredVAEConfig", "VAEConfig"]
 
-_DELAY = 1.0
+_DELAY = 0.5
 """Share of the run before the encoder adapts to a prior, unless another is given."""
 _LOW_WEIGHT = 0.01
 """Weight of a prior until then. Adam's steps do not depend on the scale of a gradient, so that the
@@ -41,6 +41,7 @@ class StoredVAEConfig(StoredImageConfig):
 
     model: AnyNetwork
     prior: AnyPrior
+    # Checkpoints of earlier versions do not say.
     logits: Literal["softmax", "catnat"] = "softmax"
 
     @model_validator(mode="after")
@@ -101,6 +102,7 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
 
     measures_gradient = True
 
+    logits: Literal["softmax", "catnat"] = "catnat"
     objective: AnyObjective
 
     @model_validator(mode="after")
