@@ -121,7 +121,7 @@ def test_the_floor_computes_every_product(make_config, monkeypatch):
     config = make_config(
         "model.hidden=[16]",
         *("model.num_latents=4", "model.num_categories=8"),
-        *("data.batch_size=10", "objective.num_samples=3"),
+        *("data.batch_size=10", "objective.num_samples=3", "logits=softmax"),
     )
     counted = []
 

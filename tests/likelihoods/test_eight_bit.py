@@ -210,7 +210,7 @@ def test_draws_follow_the_probabilities(spread):
 
 
 def test_draws_of_three_channels_follow_one_another():
-    """With tiny scales, the draw is certain, and its probability close to 1."""
+    """With tiny scales, a draw is nearly certain, and its probability close to 1."""
     likelihood = LogisticMixture(2)
     groups = torch.zeros(10, 2, dtype=torch.float64)
     groups[0] = torch.tensor([40.0, 0.0])
@@ -218,7 +218,8 @@ def test_draws_of_three_channels_follow_one_another():
     groups[4:7] = -20
     groups[7:, 0] = torch.tensor([0.9, -0.4, 0.7])
     parameters = groups.view(1, 20, 1, 1)
-    drawn = likelihood.sample(parameters)
+    # Of other seeds, 3 in 100 draw a neighbour.
+    drawn = likelihood.sample(parameters, torch.Generator().manual_seed(0))
     red, green, blue = (255 * drawn).flatten().tolist()
     first, second, third = groups[7:, 0].tanh().tolist()
     assert red == pytest.approx(60)

@@ -6,6 +6,8 @@ from typing import Any
 __all__ = ["migrate"]
 
 _RELAXATIONS = ("gumbel_rao", "reinmax_rao")
+_WITH_LOGITS = ("vae", "prior")
+"""Tasks whose first versions had softmax logits and did not say so."""
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,4 +23,6 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
         # `num_samples` used to mean the number of relaxed samples here.
         renamed = {"num_samples": "num_relaxations"}
         config["estimator"] = {renamed.get(key, key): value for key, value in estimator.items()}
+    if config["task"] in _WITH_LOGITS and "model" in config:
+        config.setdefault("logits", "softmax")
     return config

@@ -41,8 +41,7 @@ class StoredVAEConfig(StoredImageConfig):
 
     model: AnyNetwork
     prior: AnyPrior
-    # Checkpoints of earlier versions do not say.
-    logits: Literal["softmax", "catnat"] = "softmax"
+    logits: Literal["softmax", "catnat"] = "catnat"
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
@@ -102,7 +101,6 @@ class VAEConfig(StoredVAEConfig, ImageRunConfig):
 
     measures_gradient = True
 
-    logits: Literal["softmax", "catnat"] = "catnat"
     objective: AnyObjective
 
     @model_validator(mode="after")
