@@ -41,6 +41,7 @@ OWN = [
     "model.num_categories=3",
     "model.normalization=none",
     "model.activation=tanh",
+    "logits=softmax",
 ]
 FLAT = ["model.hidden=[8]", "model.between=[8]"]
 GRID = ["model.channels=6", "model.blocks=1", "model.embedding_dim=4"]

@@ -36,7 +36,7 @@ def test_unknown_options_are_refused():
 
 @pytest.mark.parametrize("beta2", [0.0, 0.5, 0.9, 0.999])
 def test_radam_takes_the_steps_of_torch(beta2):
-    """To rounding, for an exchanged state, a gradient that is missing at first, and a closure."""
+    """To rounding, for an exchanged state, a gradient that is missing at times, and a closure."""
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in (6, 5, 4)]
     runs = []
@@ -49,7 +49,7 @@ def test_radam_takes_the_steps_of_torch(beta2):
         for optimizer, values in runs:
             for value, gradient in zip(values, gradients, strict=True):
                 value.grad = gradient.clone()
-            values[1].grad = None if step < 12 else values[1].grad
+            values[1].grad = None if 30 <= step < 35 else values[1].grad
             assert optimizer.step(lambda: torch.tensor(2.0)) == 2
         for expected, found in zip(*(values for _, values in runs), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)

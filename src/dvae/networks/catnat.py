@@ -27,6 +27,10 @@ class Splits(nn.Module):
     Args:
         num_categories: K, at least 2.
 
+    Attributes:
+        leaves: How many leaves lie below the left and the right side of each split, (2, K − 1).
+        paths: Which steps lead to each leaf, (2 (K − 1), K); None if there are many categories.
+
     Example:
         >>> Splits(3)(torch.zeros(2)).exp()
         tensor([0.3333, 0.3333, 0.3333])

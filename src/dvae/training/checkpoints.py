@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from dvae.errors import UserError
 from dvae.files import write_file
 from dvae.training.averaging import TRAINED
+from dvae.training.migrations import migrate
 from dvae.training.module import TaskModule
 
 __all__ = ["CheckpointFiles", "check_resumable", "check_weights", "load_checkpoint"]
@@ -188,7 +189,7 @@ def check_resumable(
             would end before the checkpoint.
     """
     try:
-        _check_members(content["config"], module.config, path)
+        _check_members(migrate(content["config"]), module.config, path)
         check_weights(content["state_dict"], module, path, "resume")
         check_weights({**content["state_dict"], **content.get(TRAINED, {})}, module, path, "resume")
         _check_optimizer(module.configure_optimizers(), content["optimizer_states"])
@@ -226,9 +227,8 @@ def _check_members(stored: Mapping[str, Any], own: Mapping[str, Any], path: str 
 
 def _members(config: Mapping[str, Any]) -> dict[str, str]:
     """What decides which weights and which states of an optimizer there are."""
-    members = {key: config[key]["name"] for key in ("model", "prior", "optimizer") if key in config}
-    # Earlier versions knew no other logits.
-    return members | {"logits": config.get("logits", "softmax")}
+    groups = {key: config[key]["name"] for key in ("model", "prior", "optimizer") if key in config}
+    return groups | ({"logits": config["logits"]} if "logits" in config else {})
 
 
 def _check_length(

@@ -39,13 +39,16 @@ class RAdam(torch.optim.RAdam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rates = [rate for group in self.param_groups if (rate := self._rectified_lr(group))]
-        if len(rates) < len(self.param_groups):
-            super().step()
-            return loss
+        calls = []
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            rate = self._rectified_lr(group, parameters)
+            if rate is None:
+                super().step()
+                return loss
+            calls.append((group, parameters, *rate))
         with torch.no_grad():
-            for group, (lr, eps) in zip(self.param_groups, rates, strict=True):
-                parameters = [p for p in group["params"] if p.grad is not None]
+            for group, parameters, lr, eps in calls:
                 states = [self.state[p] for p in parameters]
                 adam(
                     parameters,
@@ -65,9 +68,10 @@ class RAdam(torch.optim.RAdam):
                 )
         return loss
 
-    def _rectified_lr(self, group: dict[str, Any]) -> tuple[float, float] | None:
-        """Adam's learning rate and ε for a group; None where Adam cannot take the step."""
-        parameters = [p for p in group["params"] if p.grad is not None]
+    def _rectified_lr(
+        self, group: dict[str, Any], parameters: list[nn.Parameter]
+    ) -> tuple[float, float] | None:
+        """Adam's learning rate and ε for parameters; None where Adam cannot take the step."""
         steps = {float(self.state[p]["step"]) if p in self.state else 0.0 for p in parameters}
         if len(steps) != 1 or any(p.device.type != "cpu" for p in parameters):
             return None
