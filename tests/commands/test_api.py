@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import rich
 import torch
+import torch._dynamo
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -31,6 +32,7 @@ from dvae.tasks import TASKS, find_task
 from dvae.tasks.vae.module import VAEModule
 from dvae.training.config import RunConfig
 
+COMPILER = ("recompile_limit", "trace_autograd_ops")
 LOGGERS = ("pytorch_lightning", "lightning_fabric", "torch.utils.cpp_extension")
 SMALL = [
     "debug=fast",
@@ -66,6 +68,7 @@ def _state():
         "denormal": sys.float_info.min / 2,
         "gradients": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
+        "compiler": {name: getattr(torch._dynamo.config, name, None) for name in COMPILER},
         "console": rich.get_console().width,
         "folder": Path.cwd(),
         "hydra": {

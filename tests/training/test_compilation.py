@@ -155,6 +155,33 @@ def test_the_device_of_the_run_chooses_how_to_compile(make_config, monkeypatch, 
     monkeypatch.setattr(torch, "compile", lambda function, **options: given.append(options))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: not graph)
     module.compile_training(torch.device(device), backward=True)
-    assert given == [
-        {"mode": "reduce-overhead"} if graph else {"options": {"fallback_random": True}}
-    ]
+    how = {"mode": "reduce-overhead"} if graph else {"options": {"fallback_random": True}}
+    assert given == [{"dynamic": False} | how]
+
+
+def test_each_shape_of_a_sweep_is_compiled(make_config, monkeypatch):
+    """Torch would compile few of them, and go on without."""
+    from dvae.data.loader import Batch
+    from dvae.tasks import find_task
+
+    graphs, usual = [], torch.compile
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(
+        torch, "compile", lambda f, dynamic, **how: usual(f, dynamic=dynamic, backend=count)
+    )
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    torch._dynamo.reset()
+    for number in range(2, 6):
+        config = make_config("model.hidden=[8]", f"model.num_latents={number}")
+        task = find_task(config.task)
+        module = task.module(config, task.data(config))
+        module.compile_training(CPU, backward=True)
+        for _ in range(2):
+            module.zero_grad()
+            loss, _ = module.training_loss(Batch(torch.rand(4, 1, 28, 28), torch.arange(4)))
+        assert not loss.requires_grad
+        assert len(graphs) == number - 1

@@ -177,7 +177,7 @@ def _arguments(overrides: Sequence[str]) -> Iterator[None]:
 def _restored() -> Iterator[None]:
     """Gives training the settings of a new process, and restores those of this one."""
     import rich
-    import torch
+    import torch._dynamo
     from pytorch_lightning.utilities.seed import isolate_rng
 
     from dvae.commands.own_hydra import own_hydra
@@ -190,7 +190,9 @@ def _restored() -> Iterator[None]:
     # Lightning's progress bar replaces the content of rich's console.
     console = rich.get_console().__dict__
     flushed, dtype = sys.float_info.min / 2 == 0, torch.get_default_dtype()
-    dynamo = getattr(sys.modules.get("torch._dynamo.config"), "trace_autograd_ops", False)
+    compiler = torch._dynamo.config
+    settings = ("recompile_limit", "trace_autograd_ops")
+    unchanged = {name: getattr(compiler, name) for name in settings if hasattr(compiler, name)}
     # Torch's threads start here, so that they do not inherit the flushing of denormal numbers.
     torch.ones(2**16 * torch.get_num_threads())
     try:
@@ -201,13 +203,12 @@ def _restored() -> Iterator[None]:
             warnings.catch_warnings(),
             torch.inference_mode(False),
             torch.enable_grad(),
+            compiler.patch(unchanged),
         ):
             yield
     finally:
         torch.set_default_dtype(dtype)
         torch.set_flush_denormal(flushed)
-        if hasattr(sys.modules.get("torch._dynamo.config"), "trace_autograd_ops"):
-            torch._dynamo.config.trace_autograd_ops = dynamo
         rich.get_console().__dict__ = console
         for number, handler in signals.items():
             signal.signal(number, handler)

@@ -107,25 +107,29 @@ class TaskModule(Inference, pl.LightningModule, ABC):
             layer.set_temperature(temperature)
 
     def compile_training(self, device: torch.device, *, backward: bool) -> None:
-        """Compiles the training pass; on a GPU into one CUDA graph.
+        """Compiles the training pass; on a GPU into a CUDA graph.
 
         On a CPU, the compiled pass draws its noise from torch's eager generator, which is faster
         and gives the same noise as an uncompiled pass.
 
         Args:
             device: The device of the run.
-            backward: Whether to compile forward and backward pass into one graph on a CPU, which
-                is faster. The gradients then cannot be averaged over processes or scaled.
+            backward: Whether to compile forward and backward pass into one graph, which is faster.
+                The gradients then cannot be averaged over processes or scaled.
         """
-        if device.type == "cuda":
-            self.training_pass = torch.compile(self.training_pass, mode="reduce-overhead")
-            return
+        settings = torch._dynamo.config
+        # The runs of a sweep share a process; after 8 shapes, torch would stop compiling.
+        settings.recompile_limit = settings.accumulated_recompile_limit
         if backward:
             # Earlier versions of torch divide the graph before the backward pass.
-            if hasattr(torch._dynamo.config, "trace_autograd_ops"):
-                torch._dynamo.config.trace_autograd_ops = True
+            if hasattr(settings, "trace_autograd_ops"):
+                settings.trace_autograd_ops = True
             self.training_pass = _with_backward(self.training_pass)
-        self.training_pass = torch.compile(self.training_pass, options={"fallback_random": True})
+        on_gpu = device.type == "cuda"
+        how = {"mode": "reduce-overhead"} if on_gpu else {"options": {"fallback_random": True}}
+        # All batches of a run have one shape. If an earlier run in this process had another one,
+        # torch would take the shape for a variable, which fails where noise is drawn.
+        self.training_pass = torch.compile(self.training_pass, dynamic=False, **how)
 
     def configure_optimizers(self) -> Optimizer | None:
         """The optimizer; None for evaluation only."""
