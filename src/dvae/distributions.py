@@ -148,8 +148,8 @@ def gumbel_from_uniform(u: Tensor) -> Tensor:
 def one_hot(codes: Tensor, num_categories: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turns integer codes (...) into one-hot vectors (..., K) of exact zeros and ones."""
     z = torch.zeros(*codes.shape, num_categories, dtype=dtype, device=codes.device)
-    # vmap knows no scatter in place.
-    return z.scatter(-1, codes.unsqueeze(-1), 1)
+    # vmap knows no scatter in place, and torch 2.11 compiles one of an integer to integers.
+    return z.scatter(-1, codes.unsqueeze(-1), 1.0)
 
 
 def draw_one_hot(perturbed: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import getpass
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -143,20 +144,25 @@ def test_what_the_compiler_complains_about_becomes_one_line():
         raise InductorError(AssertionError("a fault of torch or ours"), None)
 
 
-@pytest.mark.parametrize(("device", "graph"), [("cpu", False), ("cuda", True)])
-def test_the_device_of_the_run_chooses_how_to_compile(make_config, monkeypatch, device, graph):
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_device_and_network_choose_how_to_compile(make_config, monkeypatch, device, model):
     """Not the devices of the machine: `trainer=cpu` may train beside a GPU."""
     from dvae.tasks import find_task
 
-    config = make_config("model.hidden=[8]")
+    config = make_config(f"model={model}")
     task = find_task(config.task)
     module = task.module(config, task.data(config))
     given = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: given.append(options))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: not graph)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cpu")
+    with_backward = Mock()
+    monkeypatch.setattr("dvae.training.module._with_backward", with_backward)
     module.compile_training(torch.device(device), backward=True)
-    how = {"mode": "reduce-overhead"} if graph else {"options": {"fallback_random": True}}
+    on_gpu = device == "cuda"
+    how = {"mode": "reduce-overhead"} if on_gpu else {"options": {"fallback_random": True}}
     assert given == [{"dynamic": False} | how]
+    assert with_backward.called == (not on_gpu or model == "mlp")
 
 
 def test_each_shape_of_a_sweep_is_compiled(make_config, monkeypatch):

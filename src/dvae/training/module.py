@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from dvae.errors import DivergedError
@@ -115,21 +116,26 @@ class TaskModule(Inference, pl.LightningModule, ABC):
         Args:
             device: The device of the run.
             backward: Whether to compile forward and backward pass into one graph, which is faster.
-                The gradients then cannot be averaged over processes or scaled.
+                The gradients then cannot be averaged over processes or scaled. On a GPU, networks
+                with convolutions have two graphs all the same.
         """
         settings = torch._dynamo.config
         # The runs of a sweep share a process; after 8 shapes, torch would stop compiling.
         settings.recompile_limit = settings.accumulated_recompile_limit
-        if backward:
+        on_gpu = device.type == "cuda"
+        # There, torch expects other strides in one graph than convolutions have.
+        if backward and not (on_gpu and self._convolves()):
             # Earlier versions of torch divide the graph before the backward pass.
             if hasattr(settings, "trace_autograd_ops"):
                 settings.trace_autograd_ops = True
             self.training_pass = _with_backward(self.training_pass)
-        on_gpu = device.type == "cuda"
         how = {"mode": "reduce-overhead"} if on_gpu else {"options": {"fallback_random": True}}
         # All batches of a run have one shape. If an earlier run in this process had another one,
         # torch would take the shape for a variable, which fails where noise is drawn.
         self.training_pass = torch.compile(self.training_pass, dynamic=False, **how)
+
+    def _convolves(self) -> bool:
+        return any(isinstance(module, _ConvNd) for module in self.modules())
 
     def configure_optimizers(self) -> Optimizer | None:
         """The optimizer; None for evaluation only."""
