@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dvae.data.base import TaskData
-from dvae.data.binarize import binarize, to_unit
+from dvae.data.binarize import binarize
 from dvae.data.cache import map_images
 from dvae.data.loader import Batch, BatchGroups, BatchOrder, ImageLoader
 from dvae.data.sources.base import Source
@@ -145,11 +145,10 @@ class ImageDataModule(TaskData):
         Where images are mapped into memory, it is the mean of some, evenly spaced.
         """
         images = self.images("train")
-        if not self.source.mapped:
-            return to_unit(images).mean(0).cpu()
-        some = images[:: -(-len(images) // _MEAN_OF)]
-        total = sum(part.sum(0, dtype=torch.int64) for part in some.split(_CHUNK))
-        return (total / (255 * len(some))).cpu()
+        if self.source.mapped:
+            images = images[:: -(-len(images) // _MEAN_OF)]
+        total = sum(part.sum(0, dtype=torch.int64) for part in images.split(_CHUNK))
+        return (total / (255 * len(images))).cpu()
 
     def steps_per_epoch(self) -> int:
         """Training batches in an epoch.
