@@ -62,7 +62,7 @@ def _values(group, name):
 
 
 def _plain(values):
-    return OmegaConf.to_container(OmegaConf.create(values), resolve=False)
+    return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
 
 
 def _defaults(member):
@@ -161,3 +161,16 @@ def test_a_member_may_have_two_bases_in_its_family():
 
 def test_every_task_has_a_file():
     assert sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")) == TASKS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        (["model=resnet"], 3e-3),
+        (["model=conv"], 2e-2),
+        (["model=resnet", "optimizer.lr=0.01"], 0.01),
+        (["model=resnet", "optimizer=adam"], 1e-3),
+    ],
+)
+def test_the_learning_rate_is_that_of_the_network(overrides, rate):
+    assert compose("train", overrides)["optimizer"]["lr"] == rate

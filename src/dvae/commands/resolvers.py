@@ -7,6 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dvae.commands.places import home
 from dvae.errors import UserError
+from dvae.networks import NETWORKS
+from dvae.networks.options import NetworkOptions
 from dvae.runs.naming import run_name
 
 __all__ = ["register"]
@@ -16,9 +18,15 @@ def register() -> None:
     """Makes them known; all programs in a process share one list, so the names begin with ours."""
     OmegaConf.register_new_resolver("dvae.equal_time", _equal_time, replace=True)
     OmegaConf.register_new_resolver("dvae.home", lambda: str(home()), replace=True)
+    OmegaConf.register_new_resolver("dvae.learning_rate", _learning_rate, replace=True)
     OmegaConf.register_new_resolver("dvae.run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("dvae.size", lambda k, n: f"{k}x{n}", replace=True)
     OmegaConf.register_new_resolver("dvae.tuned", _tuned, replace=True)
+
+
+def _learning_rate(network: str) -> float:
+    """The default learning rate of AdamW for a network; tasks may have models of their own."""
+    return NETWORKS.get(network, NetworkOptions).learning_rate
 
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:

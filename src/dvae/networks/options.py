@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,8 +38,10 @@ class NetworkOptions(Options):
         name: Name in configurations.
         num_categories: K.
         base_rates: Whether training starts at the mean training image; see `dvae.models.vae.VAE`.
+        learning_rate: Default of `optimizer.lr` with `optimizer=adamw`.
     """
 
+    learning_rate: ClassVar[float] = 2e-2
     name: str = ""
     num_categories: Annotated[int, Field(ge=2)] = 10
     base_rates: bool = True

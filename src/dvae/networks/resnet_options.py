@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,8 @@ class ResNetOptions(NetworkOptions):
             next one.
     """
 
+    # At 2e-2 the posterior collapses.
+    learning_rate: ClassVar[float] = 3e-3
     name: Literal["resnet"] = "resnet"
     num_categories: Annotated[int, Field(ge=2, le=8192)] = 512
     embedding_dim: Count = 64
