@@ -9,7 +9,6 @@ from pytorch_lightning.accelerators import MPSAccelerator
 
 from dvae.commands.train import train
 from dvae.errors import UserError
-from dvae.tasks.vae.module import VAEModule
 from dvae.training import devices
 from dvae.training.devices import describe_device, has_gpu, resolve_device, tune_torch
 
@@ -111,11 +110,3 @@ def test_other_devices_are_refused_in_one_line(make_config, machine, key):
     with pytest.raises(UserError, match="trainer.accelerator: expected") as error:
         train(make_config("debug=fast", key))
     assert "\n" not in str(error.value)
-
-
-def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_compiles_for_the_cpu(monkeypatch, small_vae):
-    compiled = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options))
-    VAEModule(small_vae).compile_training(resolve_device("cpu"), backward=False)
-    assert compiled == [{"options": {"fallback_random": True}}]
