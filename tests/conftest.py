@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
-                item.add_marker(pytest.mark.skipif(True, reason="needs a CUDA device"))
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     if importlib.util.find_spec("ray") is None:
         for item in items:
             if item.get_closest_marker("ray"):

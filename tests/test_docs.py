@@ -1,4 +1,4 @@
-"""Links of the documentation hold, its pictures are used, and the README stays short."""
+"""Links and tables of the documentation hold, its pictures are used; the README stays short."""
 
 import re
 
@@ -51,3 +51,12 @@ def test_the_readme_is_short():
 def test_commands_name_scripts_that_exist(page):
     for script in re.findall(r"python (scripts/\w+\.py)", page.read_text()):
         assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_rows_of_a_table_have_as_many_cells(page):
+    """Otherwise a table is not drawn as one."""
+    text = _without_code(page.read_text())
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = [re.sub(r"`[^`]*`|\\\|", "", row) for row in table.splitlines()]
+        assert len({row.count("|") for row in rows}) == 1, rows[0]

@@ -410,9 +410,3 @@ def test_broken_checkpoints_are_refused(run, tmp_path, damage):
     assert str(path) in str(caught.value)
     assert not marker.exists()
     assert path.read_bytes() == before
-
-
-@pytest.mark.cuda
-def test_cuda_run(make_config):
-    config = make_config(*SMALL, "trainer.accelerator=gpu")
-    assert math.isfinite(train(config)["val/elbo"])

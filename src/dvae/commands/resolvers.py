@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from dvae.commands.places import home
 from dvae.errors import UserError
 from dvae.networks import NETWORKS
-from dvae.networks.options import NetworkOptions
 from dvae.runs.naming import run_name
+from dvae.training.optimizers_options import AdamWOptions
 
 __all__ = ["register"]
 
@@ -26,7 +26,8 @@ def register() -> None:
 
 def _learning_rate(network: str) -> float:
     """The default learning rate of AdamW for a network; tasks may have models of their own."""
-    return NETWORKS.get(network, NetworkOptions).learning_rate
+    own = NETWORKS[network].learning_rate if network in NETWORKS else None
+    return AdamWOptions().lr if own is None else own
 
 
 def _tuned(table: DictConfig, estimator: str, size: str) -> Any:

@@ -38,10 +38,10 @@ class NetworkOptions(Options):
         name: Name in configurations.
         num_categories: K.
         base_rates: Whether training starts at the mean training image; see `dvae.models.vae.VAE`.
-        learning_rate: Default of `optimizer.lr` with `optimizer=adamw`.
+        learning_rate: Default of `optimizer.lr` with `optimizer=adamw`; None: that of AdamW.
     """
 
-    learning_rate: ClassVar[float] = 2e-2
+    learning_rate: ClassVar[float | None] = None
     name: str = ""
     num_categories: Annotated[int, Field(ge=2)] = 10
     base_rates: bool = True

@@ -38,8 +38,8 @@ class ResNetOptions(NetworkOptions):
             next one.
     """
 
-    # At 2e-2 the posterior collapses.
-    learning_rate: ClassVar[float] = 3e-3
+    # At the default of AdamW, the posterior collapses.
+    learning_rate: ClassVar[float | None] = 3e-3
     name: Literal["resnet"] = "resnet"
     num_categories: Annotated[int, Field(ge=2, le=8192)] = 512
     embedding_dim: Count = 64
