@@ -53,8 +53,12 @@ def test_cases_take_turns_and_more_work_takes_longer(tmp_path, data_dir, capsys,
     timings = benchmark(config_of(tmp_path, data_dir, *options))
     # Killed processes would leave semaphores behind, of which Python warns.
     assert ends == [0, 0]
-    turns = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    lines = capsys.readouterr().out.splitlines()
+    turns = [line for line in lines if line.startswith("round ")]
     assert turns == [f"round {n} of 2: {case}" for n in (1, 2) for case in cases]
+    # A name that does not fit goes on in the next line.
+    column = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
+    assert column == "".join(cases).replace(" ", "")
     assert [timing.case for timing in timings] == cases
     assert timings[0].ratio == 1.0
     assert timings[1].ratio > 2

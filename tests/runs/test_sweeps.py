@@ -96,6 +96,16 @@ def test_the_best_setting_of_each_value_is_shown_with_its_command(tmp_path, caps
         summarize(tmp_path, "seed")
 
 
+def test_long_settings_are_shown_whole(tmp_path, capsys):
+    keys = {f"model.option_{i}": "a_value_that_is_long" * 3 for i in range(4)}
+    for state in ("finished", "failed"):
+        overrides = [f"{key}={value}" for key, value in keys.items()]
+        _write(tmp_path / f"{state}_{'run' * 60}", overrides, -1.0, state=state, reason="full disk")
+        keys = {key: value * 2 for key, value in keys.items()}
+    summarize(tmp_path)
+    assert "…" not in capsys.readouterr().out
+
+
 def test_settings_are_not_ranked_without_validation_images(tmp_path, capsys):
     for lr in ("1", "2"):
         _write(tmp_path / lr, [f"optimizer.lr={lr}"], -1.0)

@@ -181,7 +181,7 @@ def _table(timings: list[Timing], config: BenchmarkConfig, machine: str) -> Tabl
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("case")
+    table.add_column("case", overflow="fold")
     for name in ("ms", "relative", "images / s", "peak MiB", "anonymous MiB"):
         table.add_column(name, justify="right")
     for timing in timings:

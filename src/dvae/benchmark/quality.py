@@ -134,7 +134,7 @@ def _table(curves: Sequence[Curve], config: BenchmarkConfig) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("case", no_wrap=True)
+    table.add_column("case", overflow="fold")
     for target in config.targets:
         table.add_column(f"{target:g}", justify="right")
     table.add_column("last", justify="right")

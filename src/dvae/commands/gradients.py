@@ -85,7 +85,7 @@ def _table(results: list[Quality]) -> Table:
     table = Table(
         title="Gradient of the distortion, relative to the exact one", title_justify="left"
     )
-    table.add_column("estimator", no_wrap=True)
+    table.add_column("estimator", overflow="fold")
     headers = ("τ", "bias", "± s.e.", "variance", "cosine", "µs", "var. × s")
     for name in headers:
         table.add_column(name, justify="right")

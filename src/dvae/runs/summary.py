@@ -89,7 +89,7 @@ def _ranking(settings: Sequence[Setting]) -> Table:
     how = f"ranked by {by}" if ranked else "without validation images, hence not ranked"
     table = Table(title=f"Settings, {how}, ± standard error", title_justify="left")
     for key in ("rank", *settings[0].values):
-        table.add_column(key)
+        table.add_column(key, overflow="fold")
     for name in ("seeds", *names, "seconds"):
         table.add_column(name, justify="right")
     for place, setting in enumerate(settings, 1):
@@ -110,7 +110,7 @@ def _cell(mean: float, error: float) -> str:
 def _reasons(path: Path, runs: Sequence[Run]) -> Table:
     table = Table(title="Runs without a result", title_justify="left")
     for name in ("run", "state", "reason"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for run in runs:
         table.add_row(str(run.folder.relative_to(path)), run.state, run.reason)
     return table
