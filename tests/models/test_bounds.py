@@ -1,5 +1,6 @@
 """Bounds against exact enumeration, in float64."""
 
+import gc
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from dvae.distributions import all_codes, sample_categorical
 from dvae.models.bounds import (
     MAX_DECODES,
     Enumeration,
+    chunked_bound,
     decodes_at_once,
     exact_log_likelihood,
     importance_weighted_bound,
@@ -141,6 +143,18 @@ def test_sampled_bound_depends_on_neither_chunks_nor_batches(small_vae, images):
     whole = bound(slice(None), 8192)
     assert torch.allclose(bound(slice(None), 13), whole)
     assert torch.allclose(torch.cat([bound(slice(0, 1), 7), bound(slice(1, 6), 100)]), whole)
+
+
+def test_a_bound_of_many_samples_keeps_none_of_their_weights():
+    kept = []
+
+    def draw(count):
+        kept.append(sum(type(o) is torch.Tensor and o.shape == (17,) for o in gc.get_objects()))
+        return torch.zeros(count, 17)
+
+    chunked_bound(draw, 10, 1)
+    assert len(kept) == 10
+    assert kept[9] == kept[4]
 
 
 def test_too_many_codes_are_refused():
