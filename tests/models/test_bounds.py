@@ -145,7 +145,7 @@ def test_sampled_bound_depends_on_neither_chunks_nor_batches(small_vae, images):
     assert torch.allclose(torch.cat([bound(slice(0, 1), 7), bound(slice(1, 6), 100)]), whole)
 
 
-def test_a_bound_of_many_samples_keeps_none_of_their_weights():
+def test_a_bound_keeps_no_more_of_many_samples_than_of_few():
     kept = []
 
     def draw(count):

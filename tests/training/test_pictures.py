@@ -17,6 +17,7 @@ def test_a_heatmap_shows_its_own_usage_alone():
 def test_many_categories_are_shown_as_a_curve():
     used = torch.zeros(65, 100)
     used[:, :50] = 1 / 50
-    some, all_of_them = usage_picture(used, used), usage_picture(used + 0.01, used + 0.01)
-    assert some.shape == all_of_them.shape
-    assert not torch.equal(some, all_of_them)
+    curve, other = usage_picture(used, used), usage_picture(used, used.roll(1, 0) / 2 + 0.005)
+    # Its size depends on no number of latents or categories, unlike that of a heatmap.
+    assert curve.shape == other.shape == (3, 280, 480)
+    assert not torch.equal(curve, other)

@@ -16,7 +16,7 @@ def metrics_table(title: str, metrics: Mapping[str, float], units: Mapping[str, 
         units: Name, or its beginning → unit; nats per image by default.
     """
     table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     table.add_column("value", justify="right")
     table.add_column("unit", style="dim")
     for name, value in metrics.items():

@@ -124,8 +124,8 @@ def chunked_bound(draw: Callable[[int], Tensor], num_samples: int, chunk: int) -
     step = max(1, chunk)
     counts = [min(step, num_samples - start) for start in range(0, num_samples, step)]
     parts = (draw(count).double().logsumexp(0) for count in counts)
-    # A list of all parts would lie scattered between freed buffers and keep them from reuse: with
-    # 5,000 samples, gigabytes.
+    # No list of the parts: they would lie between freed buffers, which the allocator could not use
+    # again. With 5,000 samples, that costs gigabytes.
     return reduce(torch.logaddexp, parts) - math.log(num_samples)
 
 

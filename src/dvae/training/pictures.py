@@ -49,7 +49,7 @@ def _heatmap(usage: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _heatmap_figure(num_latents: int, num_categories: int) -> tuple[FigureCanvasAgg, AxesImage]:
-    """The figure with no usage, kept: its layout takes twice as long as drawing it."""
+    """The figure without a usage, kept: to lay it out takes longer than to draw it."""
     size = (1.8 + min(0.25 * num_categories, 8), 0.9 + min(0.22 * num_latents, 12))
     figure = Figure(figsize=size, dpi=80, layout="constrained")
     canvas, axis = FigureCanvasAgg(figure), figure.add_subplot()
