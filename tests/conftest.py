@@ -1,3 +1,5 @@
+import copy
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -70,11 +72,18 @@ def make_config(tmp_path, data_dir):
     """Composes and checks a training configuration that writes into a temporary folder."""
 
     def make(*overrides: str, output: Path | None = None) -> RunConfig:
-        own = [f"paths.data_dir={data_dir}", f"paths.output_dir={output or tmp_path / 'run'}"]
         quick = ["trainer.progress_bar=false", "trainer.accelerator=cpu"]
-        return check(RunConfig, compose("train", [*own, *quick, *overrides]))
+        values = copy.deepcopy(_composed(*quick, *overrides))
+        values["paths"] = {"data_dir": str(data_dir), "output_dir": str(output or tmp_path / "run")}
+        return check(RunConfig, values)
 
     return make
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict:
+    """Composes once for all tests with these overrides: it takes longer than many a test."""
+    return compose("train", ["paths.data_dir=data", "paths.output_dir=run", *overrides])
 
 
 @pytest.fixture
