@@ -65,9 +65,13 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     assert settings[1].mean("val/elbo") == -101.25
     assert settings[2].error("val/elbo") == pytest.approx(2.0)
     assert math.isnan(settings[0].error("val/elbo"))
+    # The differences of the pairs are −1 and 2.5; only one seed is shared with the best.
+    assert settings[2].behind(settings[1]) == (0.75, pytest.approx(1.75))
+    assert settings[1].behind(settings[0]) == (11.0, pytest.approx(math.nan, nan_ok=True))
     out = capsys.readouterr().out
     assert "dvae train 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
     assert "full disk" in out
+    assert "behind the best" in out
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
@@ -91,6 +95,7 @@ def test_the_best_setting_of_each_value_is_shown_with_its_command(tmp_path, caps
     out = capsys.readouterr().out
     for estimator, lr in (("zgr", "0.2"), ("rloo", "0.1")):
         assert f"{estimator}  dvae train estimator={estimator} optimizer.lr={lr} seed=0" in out
+    assert "behind the best" not in out, "all seeds are single"
     assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 5
     with pytest.raises(UserError, match="expected a swept key, one of estimator, optimizer.lr, fo"):
         summarize(tmp_path, "seed")

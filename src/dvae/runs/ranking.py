@@ -34,10 +34,28 @@ class Setting:
 
     def error(self, metric: str) -> float:
         """Standard error of the mean over seeds; NaN for a single seed."""
-        if len(self.runs) < 2:
-            return math.nan
-        values = [run.metrics.get(metric, math.nan) for run in self.runs]
-        return stdev(values) / math.sqrt(len(values))
+        return _error([run.metrics.get(metric, math.nan) for run in self.runs])
+
+    def behind(self, best: "Setting") -> tuple[float, float]:
+        """How much worse it is than another setting, over the seeds that both have.
+
+        What a seed changes in both settings alike drops out of the differences, so their standard
+        error can be much smaller than that of either mean.
+
+        Returns:
+            Mean and standard error of the differences in the metric that settings are ranked by;
+            both NaN if no seed is shared, the error also for a single one.
+        """
+        own, others = (
+            {run.seed: run.metrics.get(run.selected_by, math.nan) for run in setting.runs}
+            for setting in (self, best)
+        )
+        differences = [others[seed] - own[seed] for seed in own.keys() & others.keys()]
+        return (fmean(differences) if differences else math.nan), _error(differences)
+
+
+def _error(values: Sequence[float]) -> float:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:

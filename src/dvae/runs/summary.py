@@ -90,7 +90,9 @@ def _ranking(settings: Sequence[Setting]) -> Table:
     table = Table(title=f"Settings, {how}, ± standard error", title_justify="left")
     for key in ("rank", *settings[0].values):
         table.add_column(key, overflow="fold")
-    for name in ("seeds", *names, "seconds"):
+    # For single seeds it would repeat what the column of the metric tells.
+    compared = ranked and any(len(setting.runs) > 1 for setting in settings)
+    for name in ("seeds", *names, *(["behind the best"] if compared else []), "seconds"):
         table.add_column(name, justify="right")
     for place, setting in enumerate(settings, 1):
         table.add_row(
@@ -98,6 +100,7 @@ def _ranking(settings: Sequence[Setting]) -> Table:
             *setting.values.values(),
             str(len(setting.runs)),
             *(_cell(setting.mean(name), setting.error(name)) for name in names),
+            *([_cell(*setting.behind(settings[0]))] if compared else []),
             f"{fmean(run.seconds for run in setting.runs):.0f}",
         )
     return table
