@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -68,6 +69,8 @@ def test_settings_are_ranked_by_validation_over_seeds(tmp_path, capsys):
     # The differences of the pairs are −1 and 2.5; only one seed is shared with the best.
     assert settings[2].behind(settings[1]) == (0.75, pytest.approx(1.75))
     assert settings[1].behind(settings[0]) == (11.0, pytest.approx(math.nan, nan_ok=True))
+    apart = [replace(settings[1], runs=[run]) for run in settings[1].runs]
+    assert all(math.isnan(value) for value in apart[0].behind(apart[1]))
     out = capsys.readouterr().out
     assert "dvae train 'model.hidden=[8]' temperature.minimum=0.5 seed=0" in out
     assert "full disk" in out

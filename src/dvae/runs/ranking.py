@@ -37,14 +37,17 @@ class Setting:
         return _error([run.metrics.get(metric, math.nan) for run in self.runs])
 
     def behind(self, best: "Setting") -> tuple[float, float]:
-        """How much worse it is than another setting, over the seeds that both have.
+        """How much worse the setting is than the best one: the mean of best_s − own_s over seeds s.
 
         What a seed changes in both settings alike drops out of the differences, so their standard
         error can be much smaller than that of either mean.
 
+        Args:
+            best: The other setting; the seeds that both have are compared.
+
         Returns:
-            Mean and standard error of the differences in the metric that settings are ranked by;
-            both NaN if no seed is shared, the error also for a single one.
+            Mean and standard error of the differences, in units of the metric that settings are
+            ranked by. Both are NaN if no seed is shared, and the error for a single one.
         """
         own, others = (
             {run.seed: run.metrics.get(run.selected_by, math.nan) for run in setting.runs}

@@ -90,17 +90,22 @@ def _ranking(settings: Sequence[Setting]) -> Table:
     table = Table(title=f"Settings, {how}, ± standard error", title_justify="left")
     for key in ("rank", *settings[0].values):
         table.add_column(key, overflow="fold")
-    # For single seeds it would repeat what the column of the metric tells.
+    # For single seeds, the difference to the best would repeat what the metric's column tells.
     compared = ranked and any(len(setting.runs) > 1 for setting in settings)
-    for name in ("seeds", *names, *(["behind the best"] if compared else []), "seconds"):
+
+    def measured(setting: Setting) -> dict[str, str]:
+        cells = {name: _cell(setting.mean(name), setting.error(name)) for name in names}
+        difference = {"behind the best": _cell(*setting.behind(settings[0]))} if compared else {}
+        return cells | difference
+
+    for name in ("seeds", *measured(settings[0]), "seconds"):
         table.add_column(name, justify="right")
     for place, setting in enumerate(settings, 1):
         table.add_row(
             str(place) if ranked else "",
             *setting.values.values(),
             str(len(setting.runs)),
-            *(_cell(setting.mean(name), setting.error(name)) for name in names),
-            *([_cell(*setting.behind(settings[0]))] if compared else []),
+            *measured(setting).values(),
             f"{fmean(run.seconds for run in setting.runs):.0f}",
         )
     return table
